@@ -1,0 +1,73 @@
+"""The command line: a command's name, its configuration, and the function that carries it out."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command lives; its module is imported only when it is called."""
+
+    summary: str
+    module: str
+    config: str
+    function: str
+
+
+COMMANDS = {
+    "stylize": Command("put photos into the style of paintings", "batch", "StylizeConfig", "stylize_files"),
+    "train": Command("train a style model", "training", "TrainConfig", "train"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 something could not be done, 2 wrong command line."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(usage())
+        return 0
+    if name not in COMMANDS:
+        print(f"error: unknown command '{name}'\n\n{usage()}", file=sys.stderr)
+        return 2
+
+    import tyro
+
+    command = COMMANDS[name]
+    module = import_module(f"arbitrary_nst.{command.module}")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("timm").setLevel(logging.ERROR)  # it lists the classifier weights that a backbone leaves out
+    try:
+        config = tyro.cli(getattr(module, command.config), prog=f"arbitrary_nst {name}", args=arguments[1:])
+    except ValueError as error:  # a contradiction that the configuration itself refuses
+        return _refuse(error, 2)
+    try:
+        return getattr(module, command.function)(config)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except tuple(_expected_errors()) as error:
+        return _refuse(error, 1)
+
+
+def usage() -> str:
+    """The list of commands."""
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return f"usage: python -m arbitrary_nst COMMAND [OPTIONS]\n\n{commands}\n\nCOMMAND --help tells its options."
+
+
+def _expected_errors() -> list[type[Exception]]:
+    """Errors whose message says all that a user needs; anything else is a defect and shows its traceback."""
+    from arbitrary_nst.image import ImageError
+    from arbitrary_nst.weights import WeightsNotFoundError
+
+    return [ImageError, WeightsNotFoundError, ValueError, FloatingPointError]
+
+
+def _refuse(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code

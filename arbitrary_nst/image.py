@@ -1,0 +1,521 @@
+"""Files to tensors and back: the one place that knows suffixes, bytes, EXIF, colour profiles and transparency.
+
+Everywhere else an image is float, RGB (sRGB), (B, 3, H, W), in [0, 1].
+"""
+
+import errno
+import glob
+import math
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import (  # noqa: F401 (importing a plugin registers its format in `Image.OPEN` and `Image.SAVE`)
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+DEFAULT_MAX_PIXELS = 16384 * 16384
+"""Largest width x height that is decoded unless told otherwise; about 3 GB as a float tensor."""
+
+_FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+}
+SUFFIXES = tuple(_FORMATS)
+"""Suffixes, in lower case, that folders are searched for and that images can be written with."""
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation -> what makes the picture upright
+_WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # gray with more than 8 bits
+_WHITE_LEVELS = {"I;12": 2**12 - 1, "I;16S": 2**15 - 1, "I;16BS": 2**15 - 1}  # by raw mode, where it is not 2**16 - 1
+_PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
+
+PathLike = str | os.PathLike[str]
+
+
+class ImageError(Exception):
+    """An image cannot be read or written. The message is one line: the file, what is wrong, what to do."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded file: sRGB in [0, 1], and its transparency (0 clear, 1 opaque; None if the file has none) kept apart.
+
+    Colours are not multiplied by alpha.
+    """
+
+    rgb: Float[Tensor, "1 3 H W"]
+    alpha: Float[Tensor, "1 1 H W"] | None = None
+
+
+def load_picture(path: PathLike, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Picture:
+    """The first frame of a JPEG, PNG, WebP, TIFF, BMP or GIF file, upright, in sRGB, transparency apart.
+
+    16-bit gray keeps its precision; float TIFF is taken as [0, 1], or divided by its maximum where that exceeds 1.
+    A header that announces more than `max_pixels` pixels is refused before anything is decoded (None: no limit).
+    Raises ImageError whatever is wrong with the file.
+    """
+    with _naming(path, _reading_failure):
+        colour, alpha = _decode(path, max_pixels)
+        return Picture(_to_tensor(colour, 3), None if alpha is None else _to_tensor(alpha, 1))
+
+
+def load_image(path: PathLike, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Float[Tensor, "1 3 H W"]:
+    """The colours of `load_picture`: sRGB in [0, 1]. Raises ImageError."""
+    return load_picture(path, max_pixels).rgb
+
+
+def load_pixels(path: PathLike, short_side: int, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> UInt8[Tensor, "3 H W"]:
+    """The colours of `load_picture` in 0..255, shrunk until the short side is at most `short_side` pixels.
+
+    The aspect is kept and the filter antialiased; a smaller image stays as it is. A JPEG is decoded at 1/2, 1/4 or
+    1/8 where that is enough, so huge photos are cheap. Raises ImageError, and ValueError if `short_side` < 1.
+    """
+    if short_side < 1:
+        raise ValueError(f"short_side must be at least 1, not {short_side}")
+    with _naming(path, _reading_failure):
+        colour, _ = _decode(path, max_pixels, short_side)
+        values = np.array(colour)
+        if colour.mode == "F":
+            values = np.rint(values.clip(0, 1) * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+        return torch.from_numpy(values).permute(2, 0, 1).contiguous()
+
+
+def save_image(
+    image: Float[Tensor, "... 3 H W"],
+    path: PathLike,
+    alpha: Float[Tensor, "... H W"] | None = None,
+    quality: int = 95,
+) -> None:
+    """Write one image, (1, 3, H, W) or (3, H, W) in [0, 1], in the format that the suffix of `path` names.
+
+    Values are clamped and rounded to 8 bits; NaN becomes 0. `alpha`, (H, W) with any leading ones, is rejoined in
+    PNG, WebP and TIFF, cut at one half in GIF, and in JPEG and BMP, which hold none, the image is laid over white.
+    `quality`, 1 to 100, concerns JPEG and WebP. Missing folders are made. The file appears whole or not at all, and
+    what stood there before stays until then. Raises ImageError, and ValueError for a wrong shape, dtype or quality.
+    """
+    with _naming(path, _writing_failure):
+        file_format = _FORMATS.get(Path(path).suffix.lower())
+        if file_format is None:
+            raise ImageError(f"unknown suffix '{Path(path).suffix}'; use one of {' '.join(SUFFIXES)}")
+        if os.path.isdir(path):
+            raise ImageError("is a folder; name a file in it")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality must be from 1 to 100, not {quality}")
+    image, alpha = _checked(image, alpha)
+    with _naming(path, _writing_failure):
+        _write_atomically(Path(os.path.realpath(path)), _encode(image, alpha, file_format, quality))
+
+
+def resize(image: Float[Tensor, "B C H W"], size: int | tuple[int, int]) -> Float[Tensor, "B C h w"]:
+    """Antialiased bicubic resizing of an image in [0, 1]; the result is in [0, 1].
+
+    `size` is (height, width), or the length of the short side, the aspect being kept. Raises ValueError below 1.
+    """
+    height, width = size if isinstance(size, tuple) else _fit(image.shape[-2], image.shape[-1], size)
+    if height < 1 or width < 1:
+        raise ValueError(f"size must be at least 1, not {size}")
+    if (height, width) == tuple(image.shape[-2:]):
+        return image.clamp(0, 1)
+    # Not every device has this kernel, and not every kernel takes half precision: the CPU in float32 always does.
+    device = torch.device("cpu") if image.device.type == "mps" else image.device
+    pixels = image.to(device, torch.promote_types(image.dtype, torch.float32))
+    resized = interpolate(pixels, (height, width), mode="bicubic", align_corners=False, antialias=True)
+    return resized.clamp(0, 1).to(image.device, image.dtype)
+
+
+def find_images(paths: Iterable[PathLike]) -> list[Path]:
+    """Every image that files, folders and glob patterns name, in the order of `paths`, each file once.
+
+    A named file is kept whatever its suffix. A folder is searched recursively, a pattern (`**` recurses) is expanded;
+    both give files with one of SUFFIXES in natural order ("2.png" before "10.png"), hidden ones left out. A file or
+    folder that exists wins over the pattern its name might be. Raises ImageError for whatever gives nothing.
+    """
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    found: dict[str, Path] = {}
+    for path in paths:
+        with _naming(path, _reading_failure):
+            for image in _expand(os.fspath(path)):
+                found.setdefault(os.path.normcase(os.path.abspath(image)), Path(image))
+    return list(found.values())
+
+
+# Errors
+
+
+def _shown(path: PathLike) -> str:
+    """The name of a file as it stands in a message: on one line, and printable on any terminal."""
+    name = os.fspath(path)
+    return name if name.isprintable() and name else ascii(name)
+
+
+@contextmanager
+def _naming(path: PathLike, explain) -> Iterator[None]:
+    """Turn every exception into an ImageError that begins with the file's name; `explain` words the foreign ones."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{_shown(path)}: {error}") from error.__cause__
+    except Exception as error:
+        raise ImageError(f"{_shown(path)}: {_common_failure(error) or explain(error)}") from error
+
+
+def _detail(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _common_failure(error: Exception) -> str | None:
+    if isinstance(error, PermissionError):
+        return "permission denied; change the permissions of the file and its folder, or choose another"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return "out of memory; use a smaller image or free some memory"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return "the disk is full; free some space or write elsewhere"
+    return None
+
+
+def _reading_failure(error: Exception) -> str:
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return "no such file; check the path"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"too many pixels ({_detail(error)}); if you trust the file, raise --max-pixels"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be read ({_detail(error)}); check the path and the disk"
+    if "truncated" in str(error).lower():
+        return f"the file is truncated ({_detail(error)}); get a complete copy of it"
+    return f"the file is damaged or of an unknown kind ({_detail(error)}); get another copy, or save it as PNG"
+
+
+def _writing_failure(error: Exception) -> str:
+    if isinstance(error, (NotADirectoryError, FileExistsError)):
+        return "its folder cannot be made, a file of that name is in the way; choose another folder"
+    return f"cannot be written ({_detail(error)}); try another place, or another format such as .png"
+
+
+# Decoding
+
+
+def _decode(
+    path: PathLike, max_pixels: int | None, short_side: int | None = None
+) -> tuple[Image.Image, Image.Image | None]:
+    """Colours, "RGB" or for wide gray "F" in [0, 1], and alpha, "L"; upright, and shrunk where `short_side` says so."""
+    if os.path.isdir(path):
+        raise ImageError("is a folder; name a file in it")
+    with open(path, "rb") as file:
+        picture = _identify(file, max_pixels)
+        width, height = picture.size
+        scaled_height, scaled_width = height, width
+        if short_side is not None and short_side < min(height, width):
+            scaled_height, scaled_width = _fit(height, width, short_side)
+            picture.draft(None, (scaled_width, scaled_height))  # pyright: ignore[reportArgumentType]
+        raw_mode = _raw_mode(picture)
+        picture.load()
+        orientation = _orientation(picture)
+        colour, alpha = _separate(picture, raw_mode)
+    if (scaled_height, scaled_width) != (height, width):
+        colour = colour.resize((scaled_width, scaled_height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    if orientation is not None:
+        colour = colour.transpose(orientation)
+        alpha = None if alpha is None else alpha.transpose(orientation)
+    return colour, alpha
+
+
+def _identify(file: IO[bytes], max_pixels: int | None) -> ImageFile.ImageFile:
+    """Read the header and check the size it announces.
+
+    The readers are called directly and not through `Image.open`, whose own limit is a global of the process: ours
+    is an argument, so threads with different limits do not meet.
+    """
+    prefix = file.read(16)
+    if not prefix:
+        raise ImageError("the file is empty (0 bytes); get a complete copy of it")
+    for file_format in dict.fromkeys(_FORMATS.values()):
+        reader, accept = Image.OPEN[file_format]
+        accepted = accept(prefix) if accept is not None else False
+        if isinstance(accepted, str):
+            raise ImageError(f"this build of Pillow cannot read it ({accepted}); save it as PNG")
+        if accepted:
+            break
+    else:
+        raise ImageError("not an image of a known format (JPEG, PNG, WebP, TIFF, BMP, GIF); save it as one of these")
+    if file.seekable():
+        file.seek(0)
+    else:  # a pipe
+        file = BytesIO(prefix + file.read())
+    picture = reader(file, "")
+    width, height = picture.size
+    if width < 1 or height < 1:
+        raise ImageError(f"it has no pixels ({width} x {height}); get another copy")
+    if max_pixels is not None and width * height > max_pixels:
+        raise ImageError(
+            f"{width} x {height} is {width * height} pixels, more than the limit of {max_pixels}; "
+            "if you trust the file, raise --max-pixels"
+        )
+    if file_format == "TIFF":  # its reader checks Pillow's global limit, but only when it has to allocate
+        picture.im = Image.core.new(picture.mode, getattr(picture, "_tile_size", picture.size))
+    return picture
+
+
+def _raw_mode(picture: ImageFile.ImageFile) -> str:
+    """How samples lie in the file ("L;4", "RGB;16B"), which `mode` no longer says; known only before loading."""
+    arguments: Any = picture.tile[0][3] if picture.tile else ""
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _orientation(picture: Image.Image) -> Image.Transpose | None:
+    """What makes a loaded picture upright. (TIFF is upright already: its reader follows the tag.)"""
+    try:
+        return _UPRIGHT.get(picture.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # whatever is wrong with EXIF, it is no reason to refuse the pixels
+        return None
+
+
+def _separate(picture: Image.Image, raw_mode: str) -> tuple[Image.Image, Image.Image | None]:
+    """Colours ("RGB", or "F" for wide gray) and alpha ("L") of a loaded picture of any mode."""
+    profile = picture.info.get("icc_profile")
+    if picture.mode in _WIDE_MODES:
+        return _separate_wide_gray(picture, raw_mode, profile)
+    gray = picture.mode in ("1", "L", "LA", "La")
+    alpha = None
+    if picture.has_transparency_data:
+        _rescale_transparent_colour(picture, raw_mode)
+        if picture.mode not in ("LA", "RGBA"):
+            picture = picture.convert("LA" if gray else "RGBA")
+        alpha = picture.getchannel("A")
+    if gray:
+        picture = picture.convert("L")
+    elif picture.mode not in ("RGB", "CMYK", "LAB"):
+        picture = picture.convert("RGB")
+    return _to_srgb(picture, profile), alpha
+
+
+def _rescale_transparent_colour(picture: Image.Image, raw_mode: str) -> None:
+    """Pillow scales PNG samples of 1, 2, 4 and 16 bits to 8, but not the colour that tRNS declares transparent."""
+    transparent = picture.info.get("transparency")
+    largest = {"1": 1, "L;2": 3, "L;4": 15}.get(raw_mode)
+    if largest is not None and isinstance(transparent, int):
+        picture.info["transparency"] = min(transparent, largest) * 255 // largest
+    elif raw_mode == "RGB;16B" and isinstance(transparent, tuple):
+        picture.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _separate_wide_gray(
+    picture: Image.Image, raw_mode: str, profile: bytes | None
+) -> tuple[Image.Image, Image.Image | None]:
+    """Gray of more than 8 bits as "F" in [0, 1]. Integers up to 65535 are 16-bit samples, whatever holds them."""
+    samples = np.asarray(picture)
+    if picture.mode == "F":
+        finite = samples[np.isfinite(samples)]
+        white = max(1.0, float(finite.max(initial=0.0)))
+    elif raw_mode in _WHITE_LEVELS:
+        white = _WHITE_LEVELS[raw_mode]
+    elif picture.mode == "I" and raw_mode == "I;32N":
+        samples = samples.view(np.uint32)
+        white = 65535 if samples.max() <= 65535 else 2**32 - 1
+    else:
+        white = 65535 if samples.max() <= 65535 else 2**31 - 1
+    gray = np.nan_to_num(samples / np.float32(white), nan=0.0, posinf=1.0, neginf=0.0).astype(np.float32).clip(0, 1)
+    if getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:
+        gray = 1 - gray
+    if profile is not None and picture.mode != "F":
+        ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+        curve = np.asarray(_to_srgb(ramp, profile).getchannel(0))[0] / 255
+        gray = np.interp(gray, np.linspace(0, 1, 256), curve).astype(np.float32)
+    transparent = picture.info.get("transparency")
+    alpha = Image.fromarray(np.uint8(255) * (samples != transparent)) if isinstance(transparent, int) else None
+    return Image.fromarray(gray), alpha
+
+
+def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """ "L", "RGB", "CMYK" or "LAB" to sRGB, by its ICC profile if that can be used."""
+    converted = _by_profile(picture, profile) if profile and picture.mode != "LAB" else None
+    return picture.convert("RGB") if converted is None else converted
+
+
+def _by_profile(picture: Image.Image, profile: bytes) -> Image.Image | None:
+    """To sRGB by an ICC profile; None if it is broken or of another colour space than the picture."""
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        space = source.profile.xcolor_space.strip()  # pyright: ignore[reportAttributeAccessIssue]
+        if space == "RGB" and picture.mode == "L":
+            picture = picture.convert("RGB")
+        if {"GRAY": "L"}.get(space, space) != picture.mode:
+            return None
+        return ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except MemoryError:
+        raise
+    except Exception:  # whatever is wrong with a profile, it is no reason to refuse the pixels
+        return None
+
+
+def _to_tensor(picture: Image.Image, channels: int) -> Float[Tensor, "1 C H W"]:
+    values = torch.from_numpy(np.array(picture))
+    values = values[None] if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
+    scaled = values.to(torch.float32).div_(255) if values.dtype == torch.uint8 else values
+    return scaled.expand(channels, -1, -1).contiguous()[None]
+
+
+def _fit(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width with this short side and the same aspect, each at least 1 where `short_side` is."""
+    scale = short_side / min(height, width)
+    long_side = max(short_side, math.floor(max(height, width) * scale + 0.5))
+    return (short_side, long_side) if height <= width else (long_side, short_side)
+
+
+# Encoding
+
+
+def _checked(
+    image: Float[Tensor, "... 3 H W"], alpha: Float[Tensor, "... H W"] | None
+) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "1 H W"] | None]:
+    shape = tuple(image.shape)
+    if len(shape) not in (3, 4) or shape[-3] != 3 or (len(shape) == 4 and shape[0] != 1) or 0 in shape:
+        raise ValueError(f"image must be (1, 3, H, W) or (3, H, W), not {shape}")
+    if not image.is_floating_point() or (alpha is not None and not alpha.is_floating_point()):
+        raise ValueError("image and alpha must be floating point in [0, 1]")
+    if alpha is not None and (tuple(alpha.shape[-2:]) != shape[-2:] or alpha.numel() != shape[-2] * shape[-1]):
+        raise ValueError(f"alpha must be one {shape[-2]} x {shape[-1]} mask, not {tuple(alpha.shape)}")
+    return image.reshape(shape[-3:]), None if alpha is None else alpha.reshape(1, *shape[-2:])
+
+
+def _clean(values: Tensor) -> Tensor:
+    """A float32 copy on the CPU, in [0, 1]."""
+    copied = values.detach().to("cpu", torch.float32, copy=True)
+    return copied.nan_to_num_(nan=0.0, posinf=1.0, neginf=0.0).clamp_(0, 1)
+
+
+def _encode(
+    image: Float[Tensor, "3 H W"], alpha: Float[Tensor, "1 H W"] | None, file_format: str, quality: int
+) -> memoryview:
+    """The bytes of a file. Made in memory, so that a full disk is seen by the one write that follows."""
+    rgb = _clean(image)
+    opacity = None if alpha is None else _clean(alpha)
+    if opacity is not None and file_format in ("JPEG", "BMP"):
+        rgb, opacity = rgb * opacity + (1 - opacity), None
+    channels = rgb if opacity is None else torch.cat((rgb, opacity))
+    values = channels.mul_(255).round_().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    picture = Image.fromarray(values)
+    options: dict[str, Any] = {
+        "JPEG": {"quality": quality, "subsampling": "4:4:4"},
+        "WEBP": {"quality": quality, "exact": True},
+        "TIFF": {"compression": "tiff_adobe_deflate"},
+    }.get(file_format, {})
+    if file_format == "GIF":
+        picture, options = _to_palette(picture)
+    encoded = BytesIO()
+    picture.save(encoded, file_format, **options)
+    return encoded.getbuffer()
+
+
+def _to_palette(picture: Image.Image) -> tuple[Image.Image, dict[str, int]]:
+    """256 dithered colours; with alpha 255, and the last one for whatever is more clear than opaque."""
+    rgb = picture.convert("RGB")
+    colours = 256 if picture.mode == "RGB" else 255
+    palette = rgb.quantize(colours, Image.Quantize.MEDIANCUT)
+    paletted = rgb.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    if picture.mode == "RGB":
+        return paletted, {}
+    clear = picture.getchannel("A").point([255] * 128 + [0] * 128)
+    paletted.putpalette(((paletted.getpalette() or [])[: 3 * 255] + [0] * 3 * 256)[: 3 * 256])
+    paletted.paste(255, mask=clear)
+    return paletted, {"transparency": 255}
+
+
+def _write_atomically(path: Path, content: memoryview) -> None:
+    """Write beside `path` and move there; opened like any new file, so that the umask decides its permissions."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+# Searching
+
+
+def _expand(path: str) -> list[str]:
+    if os.path.isdir(path):
+        os.listdir(path)  # says so if it may not be read
+        images = _images_below(path)
+    elif os.path.exists(path):
+        images = [path]
+    elif any(character in path for character in "*?["):
+        matches = glob.glob(path, recursive=True)
+        folders = [match for match in matches if os.path.isdir(match)]
+        images = [match for match in matches if _has_image_suffix(match) and match not in folders]
+        images += [image for folder in folders for image in _images_below(folder)]
+        if not images:
+            raise ImageError(f"no image matches this pattern; known suffixes are {' '.join(SUFFIXES)}")
+    else:
+        raise ImageError("no such file or folder; check the path")
+    if not images:
+        raise ImageError(f"no image in this folder; known suffixes are {' '.join(SUFFIXES)}")
+    return sorted(images, key=_natural_order)
+
+
+def _images_below(folder: str) -> list[str]:
+    """Images in a folder and all below it. Linked folders are followed, each real folder is visited once."""
+    images: list[str] = []
+    visited: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        images += [os.path.join(parent, n) for n in names if _has_image_suffix(n) and not n.startswith(".")]
+    return images
+
+
+def _has_image_suffix(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _FORMATS
+
+
+def _natural_order(path: str) -> tuple[list[list[Any]], str]:
+    """Numbers compare as numbers, case does not matter; the path itself breaks ties."""
+    parts = Path(path).parts
+    split = (re.split("([0-9]+)", part.casefold()) for part in parts)
+    return [[int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] for pieces in split], path

@@ -1,0 +1,60 @@
+"""What "like the photo" and "like the painting" mean, as functions of feature maps.
+
+Every function takes a batch and returns the mean over it, a scalar in float32.
+Shapes: B batch, C channels, H x W positions.
+"""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from arbitrary_nst.statistics import gram_matrix, moments
+
+
+def content_loss(output: Float[Tensor, "B C H W"], content: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
+    """Mean squared difference of features (Johnson et al. 2016, eq. 2; Ghiasi et al. 2017, eq. 3)."""
+    return F.mse_loss(output.float(), content.float())
+
+
+def moment_loss(output: Float[Tensor, "B C H W"], style: Float[Tensor, "#B C h w"]) -> Float[Tensor, ""]:
+    """Mean squared difference of channel means plus that of deviations (Huang & Belongie 2017, eq. 13)."""
+    ours, theirs = moments(output), moments(style).expand(len(output), -1)
+    return 2 * F.mse_loss(ours, theirs)  # one mean over 2 C numbers is half the sum of the two means over C
+
+
+def gram_loss(output: Float[Tensor, "B C H W"], style: Float[Tensor, "#B C h w"]) -> Float[Tensor, ""]:
+    """Squared Frobenius distance of Gram matrices over positions, divided by C squared (Gatys et al. 2016, eq. 4)."""
+    ours, theirs = gram_matrix(output), gram_matrix(style)
+    return F.mse_loss(ours, theirs.expand_as(ours))
+
+
+def relative_difference(output: Float[Tensor, "B *D"], target: Float[Tensor, "#B *D"]) -> Float[Tensor, ""]:
+    """|output - target|^2 / |target|^2 of each sample: pale and loud paintings weigh the same."""
+    difference = (output - target).square().flatten(1).sum(1)
+    return (difference / target.square().flatten(1).sum(1).clamp_min(1e-12)).mean()
+
+
+def relative_content_loss(output: Float[Tensor, "B C H W"], content: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
+    """Mean squared difference of features in units of the photo's own variance."""
+    output, content = output.float(), content.float()
+    difference = (output - content).square().flatten(1).mean(1)
+    return (difference / content.flatten(1).var(1).clamp_min(1e-12)).mean()
+
+
+def relative_moment_loss(output: Float[Tensor, "B C H W"], style: Float[Tensor, "#B C h w"]) -> Float[Tensor, ""]:
+    """Difference of channel moments relative to the style's."""
+    return relative_difference(moments(output), moments(style))
+
+
+def relative_gram_loss(output: Float[Tensor, "B C H W"], style: Float[Tensor, "#B C h w"]) -> Float[Tensor, ""]:
+    """Difference of Gram matrices relative to the style's."""
+    return relative_difference(gram_matrix(output), gram_matrix(style))
+
+
+def total_variation(image: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
+    """Mean squared difference of neighbouring pixels, down plus across (Johnson et al. 2016, section 3.2).
+
+    An image of a single row or column has no neighbours in that direction and adds nothing for it.
+    """
+    down, across = image.diff(dim=2), image.diff(dim=3)
+    return sum((d.float().square().mean() for d in (down, across) if d.numel()), image.new_zeros(()).float())

@@ -1,0 +1,35 @@
+"""The style models by name, and the protocol that they share."""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from arbitrary_nst.models.adain import AdaIN, adain, adain_vgg19
+from arbitrary_nst.models.style_prediction import StylePrediction, light, paper
+
+
+@runtime_checkable
+class StyleModel(Protocol):
+    """Encode a style to a code; make a picture from a photo and a code. Codes blend linearly.
+
+    Images are float RGB in [0, 1]. One code may serve a whole batch of photos.
+    """
+
+    code_size: int
+
+    def encode_style(self, style: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]: ...
+
+    def __call__(self, content: Float[Tensor, "B 3 H W"], code: Float[Tensor, "#B D"]) -> Float[Tensor, "B 3 H W"]: ...
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "light": light,
+    "paper": paper,
+    "adain": adain,
+    "adain-vgg19": adain_vgg19,
+}
+"""Builders; each takes `pretrained=False` to skip its backbone's weights, when saved ones are about to be loaded."""
+
+__all__ = ["MODELS", "AdaIN", "StyleModel", "StylePrediction", "adain", "adain_vgg19", "light", "paper"]

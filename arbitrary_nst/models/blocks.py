@@ -1,0 +1,51 @@
+"""Layers that the networks share.
+
+Shapes: B batch, C channels, H x W positions. Every convolution here pads by reflection, so that a picture's border
+looks like its inside; the sides of a feature map must exceed the padding, which `pad_to_multiple` sees to.
+"""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from arbitrary_nst.normalization import ConditionalInstanceNorm2d
+
+Affine = tuple[Float[Tensor, "#B _"], Float[Tensor, "#B _"]]
+"""The gamma and the beta of one conditional instance norm."""
+
+
+def convolution(channels: int, filters: int, size: int = 3, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """A convolution that keeps the extent (up to its stride)."""
+    return nn.Conv2d(channels, filters, size, stride, size // 2, bias=bias, padding_mode="reflect")
+
+
+class ConditionalConv(nn.Module):
+    """Convolution and conditional instance norm, in that order; the activation is the caller's."""
+
+    def __init__(self, channels: int, filters: int, size: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = convolution(channels, filters, size, stride)
+        self.norm = ConditionalInstanceNorm2d(filters)
+
+    def forward(self, x: Float[Tensor, "B C H W"], affine: Affine) -> Float[Tensor, "B D h w"]:
+        return self.norm(self.conv(x), *affine)
+
+
+class ResidualBlock(nn.Module):
+    """Two conditional convolutions around a ReLU, added to the input; none after the sum (Johnson et al. 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = ConditionalConv(channels, channels)
+        self.second = ConditionalConv(channels, channels)
+
+    def forward(self, x: Float[Tensor, "B C H W"], first: Affine, second: Affine) -> Float[Tensor, "B C H W"]:
+        return x + self.second(F.relu(self.first(x, first)), second)
+
+
+def pad_to_multiple(image: Float[Tensor, "B C H W"], multiple: int, minimum: int) -> Float[Tensor, "B C h w"]:
+    """The image continued to the right and below until both sides are multiples and at least `minimum`."""
+    height, width = image.shape[2:]
+    down = max(-(-height // multiple) * multiple, minimum) - height
+    right = max(-(-width // multiple) * multiple, minimum) - width
+    return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image

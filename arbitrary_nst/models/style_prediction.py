@@ -1,0 +1,187 @@
+"""Style prediction: one network looks at a painting and predicts how another normalizes (Ghiasi et al. 2017).
+
+The predictor maps a painting to an embedding, the style code; a linear map of it gives the gamma and the beta of every
+conditional instance norm of the transformer network, which paints the photo in one pass.
+
+Shapes: B batch, E numbers of an embedding, C channels, H x W pixels.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from arbitrary_nst.models.blocks import Affine, ConditionalConv, ResidualBlock, convolution, pad_to_multiple
+from arbitrary_nst.normalization import ConditionalInstanceNorm2d
+from arbitrary_nst.statistics import moments
+from arbitrary_nst.weights import timm_backbone
+
+EMBEDDING_SIZE = 100
+"""Ghiasi et al. 2017, section 3: more brought nothing, and so small a space blends well."""
+
+
+SMALLEST_PAINTING = 80
+"""Pixels: smaller paintings are continued at their borders, since Inception-v3 has nothing to see in less."""
+
+
+class StylePredictor(nn.Module):
+    """A classification backbone turned into a map from paintings to embeddings.
+
+    Its batch norms keep the statistics that they were pretrained with: batches of paintings are too small and too
+    strange to estimate them.
+
+    Args:
+        backbone: name of a timm model.
+        stages: which of its feature stages to look at.
+        summary: "mean" over positions, as in the paper; or "moments", the deviations as well, and those of the
+            pixels themselves, which say more about texture and palette.
+        hidden: width of a layer between summary and embedding; None for the paper's single linear map.
+        pretrained: start from the backbone's ImageNet weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: str,
+        stages: Sequence[int],
+        summary: Literal["mean", "moments"] = "mean",
+        hidden: int | None = None,
+        pretrained: bool = True,
+    ) -> None:
+        super().__init__()
+        self.backbone = timm_backbone(backbone, pretrained, features_only=True, out_indices=tuple(stages))
+        if hasattr(self.backbone, "blocks"):  # timm's EfficientNets keep, and compute, what follows the last stage
+            self.backbone.blocks = self.backbone.blocks[: self.backbone.feature_info.get_dicts()[-1]["stage"]]
+        self.summary = summary
+        channels = sum(self.backbone.feature_info.channels())
+        features = channels if summary == "mean" else 2 * (channels + 3)
+        preset = self.backbone.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(preset["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preset["std"]).view(1, 3, 1, 1), persistent=False)
+        if hidden is None:
+            self.embed = nn.Linear(features, EMBEDDING_SIZE)
+        else:
+            self.embed = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, EMBEDDING_SIZE))
+
+    def train(self, mode: bool = True) -> "StylePredictor":
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, style: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
+        style = pad_to_multiple(style, 1, SMALLEST_PAINTING)
+        maps = self.backbone((style - self.mean) / self.std)
+        if self.summary == "mean":
+            return self.embed(torch.cat([features.mean((2, 3)) for features in maps], 1))
+        return self.embed(torch.cat([moments(features) for features in (style, *maps)], 1))
+
+
+class PaperTransformer(nn.Module):
+    """The transformer network of Ghiasi et al. 2017 (table 3 there, after Johnson et al. 2016), layer by layer.
+
+    1,674,432 convolution weights, 13 predicted norms of 1,379 channels together, about 150 k multiply-adds a pixel.
+    """
+
+    multiple, minimum = 4, 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            *(convolution(3, 32, 9), nn.BatchNorm2d(32), nn.ReLU()),
+            *(convolution(32, 64, 3, stride=2), nn.BatchNorm2d(64), nn.ReLU()),
+            *(convolution(64, 128, 3, stride=2), nn.BatchNorm2d(128), nn.ReLU()),
+        )
+        self.residual = nn.ModuleList(ResidualBlock(128) for _ in range(5))
+        self.up_half = ConditionalConv(128, 64)
+        self.up_full = ConditionalConv(64, 32)
+        self.to_rgb = ConditionalConv(32, 3, size=9)
+
+    def forward(self, content: Float[Tensor, "B 3 H W"], affines: Sequence[Affine]) -> Float[Tensor, "B 3 H W"]:
+        x = self.encoder(content)
+        for index, block in enumerate(self.residual):
+            x = block(x, affines[2 * index], affines[2 * index + 1])
+        x = F.relu(self.up_half(F.interpolate(x, scale_factor=2.0), affines[10]))
+        x = F.relu(self.up_full(F.interpolate(x, scale_factor=2.0), affines[11]))
+        return torch.sigmoid(self.to_rgb(x, affines[12]))
+
+
+class LightTransformer(nn.Module):
+    """A transformer network for processors that wait for memory more than for arithmetic (ours).
+
+    Pixels are folded into channels at quarter resolution, most of the work is done at an eighth, where a position is
+    cheap and sees far, and the picture unfolds again in two steps, each followed by a convolution, so that no lattice
+    shows. About 24 k multiply-adds a pixel, counted by a test.
+    """
+
+    multiple, minimum = 8, 16
+
+    def __init__(self, quarter: int = 64, eighth: int = 128, half: int = 16, blocks: int = 3) -> None:
+        super().__init__()
+        self.fold = ConditionalConv(3 * 16, quarter)
+        self.down = ConditionalConv(quarter, eighth, stride=2)
+        self.deep = nn.ModuleList(ResidualBlock(eighth) for _ in range(blocks))
+        self.up = ConditionalConv(eighth, quarter, size=1)
+        self.refine = ResidualBlock(quarter)
+        self.unfold_half = convolution(quarter, 4 * half)
+        self.half_norm = ConditionalInstanceNorm2d(half)
+        self.unfold_full = convolution(half, 4 * 3)
+        self.rgb_norm = ConditionalInstanceNorm2d(3)
+
+    def forward(self, content: Float[Tensor, "B 3 H W"], affines: Sequence[Affine]) -> Float[Tensor, "B 3 H W"]:
+        affine = iter(affines)
+        shallow = F.relu(self.fold(F.pixel_unshuffle(content, 4), next(affine)))
+        x = F.relu(self.down(shallow, next(affine)))
+        for block in self.deep:
+            x = block(x, next(affine), next(affine))
+        x = F.relu(shallow + F.interpolate(self.up(x, next(affine)), scale_factor=2.0))
+        x = self.refine(x, next(affine), next(affine))
+        x = F.relu(self.half_norm(F.pixel_shuffle(self.unfold_half(x), 2), *next(affine)))
+        x = self.rgb_norm(F.pixel_shuffle(self.unfold_full(x), 2), *next(affine))
+        return torch.sigmoid(x)
+
+
+class StylePrediction(nn.Module):
+    """A style predictor and the transformer network whose normalization it sets."""
+
+    code_size = EMBEDDING_SIZE
+
+    def __init__(self, predictor: StylePredictor, transformer: PaperTransformer | LightTransformer) -> None:
+        super().__init__()
+        self.predictor = predictor
+        self.transformer = transformer
+        self.channels = [m.channels for m in transformer.modules() if isinstance(m, ConditionalInstanceNorm2d)]
+        self.affine = nn.Linear(EMBEDDING_SIZE, 2 * sum(self.channels))
+        with torch.no_grad():  # every style begins as plain instance normalization, gamma 1 and beta 0
+            self.affine.weight.mul_(0.1)
+            self.affine.bias.copy_(torch.cat([torch.ones(sum(self.channels)), torch.zeros(sum(self.channels))]))
+
+    def encode_style(self, style: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
+        """The embedding of paintings in [0, 1], of any size."""
+        return self.predictor(style)
+
+    def affines(self, code: Float[Tensor, "B E"]) -> list[Affine]:
+        """Gamma and beta of every conditional instance norm, in the order of the network."""
+        gammas, betas = self.affine(code).chunk(2, dim=1)
+        return list(zip(gammas.split(self.channels, 1), betas.split(self.channels, 1), strict=True))
+
+    def forward(self, content: Float[Tensor, "B 3 H W"], code: Float[Tensor, "#B E"]) -> Float[Tensor, "B 3 H W"]:
+        """Photos in [0, 1] in the styles of the codes, exactly as large as they came."""
+        height, width = content.shape[2:]
+        padded = pad_to_multiple(content, self.transformer.multiple, self.transformer.minimum)
+        return self.transformer(padded, self.affines(code))[:, :, :height, :width]
+
+
+def paper(pretrained: bool = True) -> StylePrediction:
+    """The network of Ghiasi et al. 2017: Inception-v3 at Mixed_6e and the transformer network of the paper."""
+    return StylePrediction(StylePredictor("inception_v3", stages=[3], pretrained=pretrained), PaperTransformer())
+
+
+def light(pretrained: bool = True) -> StylePrediction:
+    """Our default: moments of four EfficientNet-Lite0 stages and the light transformer network."""
+    predictor = StylePredictor("tf_efficientnet_lite0", [0, 1, 2, 3], "moments", hidden=256, pretrained=pretrained)
+    return StylePrediction(predictor, LightTransformer())

@@ -1,0 +1,44 @@
+"""Instance normalization whose scale and shift come from a style.
+
+Shapes: B batch, C channels, H x W positions.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from arbitrary_nst.statistics import mean_std
+
+
+def adain(
+    content: Float[Tensor, "B C H W"], mean: Float[Tensor, "#B C 1 1"], std: Float[Tensor, "#B C 1 1"]
+) -> Float[Tensor, "B C H W"]:
+    """Content features given a style's channel means and deviations (Huang & Belongie 2017, eq. 8)."""
+    content_mean, content_std = mean_std(content)
+    return (content - content_mean) / content_std * std + mean
+
+
+class ConditionalInstanceNorm2d(nn.Module):
+    """Instance normalization with a gamma and a beta for every sample (Dumoulin et al. 2017, eq. 5).
+
+    It has no parameters of its own: whoever knows the style hands them in.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.channels = channels
+        self.eps = eps
+
+    def forward(
+        self, features: Float[Tensor, "B C H W"], gamma: Float[Tensor, "#B C"], beta: Float[Tensor, "#B C"]
+    ) -> Float[Tensor, "B C H W"]:
+        gamma, beta = gamma.to(features.dtype), beta.to(features.dtype)
+        # A group a channel is instance normalization, in the kernel that keeps channels-last memory as it is.
+        if len(gamma) == 1:  # one style for the whole batch: scale and shift ride along
+            return F.group_norm(features, self.channels, gamma[0], beta[0], self.eps)
+        normalized = F.group_norm(features, self.channels, eps=self.eps)
+        return torch.addcmul(beta[:, :, None, None], normalized, gamma[:, :, None, None])
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, eps={self.eps}"

@@ -1,0 +1,65 @@
+"""Statistics of feature maps over space: the quantities that stand for "style".
+
+Shapes: B batch, C channels, H x W positions, N = H * W.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def mean_std(
+    features: Float[Tensor, "B C H W"], eps: float = 1e-5
+) -> tuple[Float[Tensor, "B C 1 1"], Float[Tensor, "B C 1 1"]]:
+    """Per-channel mean and standard deviation (Huang & Belongie 2017, eq. 5 and 6).
+
+    The variance divides by N, as in instance normalization; `eps` is inside the root. Computed and returned in
+    float32 at least, whatever the precision of the features. Differentiable once.
+    """
+    if torch.is_grad_enabled() and features.requires_grad:
+        return _MeanStd.apply(features, eps)
+    return _mean_std(features, eps)
+
+
+def _mean_std(features: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    # Two plain means: torch.var_mean's single pass is ten times slower on channels-last memory.
+    mean = features.mean((2, 3), keepdim=True)
+    variance = (features - mean).square_().mean((2, 3), keepdim=True)
+    return mean, variance.add_(eps).sqrt_()
+
+
+class _MeanStd(torch.autograd.Function):
+    """The gradient as one multiply-add in the features' own precision: half a training step's backward otherwise."""
+
+    @staticmethod
+    def forward(ctx, features: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        mean, std = _mean_std(features, eps)
+        ctx.save_for_backward(features, mean, std)
+        return mean, std
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        mean_gradient, std_gradient = grad_outputs
+        features, mean, std = ctx.saved_tensors
+        positions = features.shape[2] * features.shape[3]
+        scale = std_gradient / (std * positions)
+        shift = mean_gradient / positions - scale * mean
+        return torch.addcmul(shift.to(features.dtype), features, scale.to(features.dtype)), None
+
+
+def moments(features: Float[Tensor, "B C H W"], eps: float = 1e-5) -> Float[Tensor, "B D"]:
+    """Means, then standard deviations, of every channel in one vector of D = 2 C numbers."""
+    return torch.cat(mean_std(features, eps), dim=1).flatten(1)
+
+
+def gram_matrix(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C C"]:
+    """Inner products of channels, divided by the number of positions N (Gatys et al. 2016, eq. 3, up to the 1 / N).
+
+    Returned in float32 at least; products of lower precision accumulate in float32 on every device.
+    """
+    flat = features.flatten(2)
+    gram = flat @ (flat.mT / flat.shape[-1])
+    return gram.to(torch.promote_types(gram.dtype, torch.float32))

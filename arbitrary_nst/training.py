@@ -1,0 +1,345 @@
+"""Training: the loop that fits every style model to its objective."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import Subset
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from arbitrary_nst.data import Augmentation, Pairs, PictureFolder, Resumable, batches
+from arbitrary_nst.features import VGGFeatures
+from arbitrary_nst.image import find_images
+from arbitrary_nst.models import MODELS
+from arbitrary_nst.models.files import load_model, save_model
+from arbitrary_nst.objectives import OBJECTIVES, Objective, loss_network
+from arbitrary_nst.tracking import Tracker, WandbMode
+
+VALIDATION_SIZE = 256
+"""Side in pixels of the squares that a run is validated on, where its crops are smaller."""
+
+CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
+
+
+class TrainingDiverged(FloatingPointError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a style model on a collection of photos and a collection of paintings."""
+
+    content_data: tuple[Path, ...]
+    """Photos: files, folders (searched recursively) or globs."""
+    style_data: tuple[Path, ...]
+    """Paintings, likewise."""
+    run_dir: Path
+    """Folder of this run: checkpoint.pt, model.safetensors, train.csv, validation.csv, samples/."""
+    model: str = "light"
+    """light, paper, adain or adain-vgg19."""
+    objective: Literal["auto", "relative", "prediction", "adain"] = "auto"
+    """auto: relative for `light`, and the papers' own for the others."""
+    loss_weights: dict[str, float] = field(default_factory=dict)
+    """Weights of the objective to change, such as `content_weight 2 gram_weight 3`."""
+    init: Path | None = None
+    """A model file to start from, with fresh optimizer and schedule."""
+    resume: bool = False
+    """Go on from the run folder's checkpoint."""
+
+    steps: int = 160_000
+    batch_size: int = 8
+    crop_size: int = 256
+    """Side of the crops in pixels."""
+    picture_size: int = 512
+    """Pictures are kept in memory with this short side, in pixels."""
+    memory_gb: float = 8.0
+    """Decoded pictures kept in memory; what does not fit is decoded at every use."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    learning_rate: float = 1e-3
+    backbone_rate: float = 0.1
+    """Learning rate of a pretrained predictor backbone, in units of `learning_rate`."""
+    warmup_steps: int = 200
+    """Steps of linear rise; a cosine down to zero follows."""
+    gradient_clip: float = 5.0
+    """Largest norm of the gradient."""
+    ema_decay: float = 0.999
+    """Of the running mean of weights, which is what is validated and saved as the model."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 (autocast) on CUDA and on processors that multiply it natively, else float32."""
+    workers: int = 1
+    """Processes that prepare batches."""
+    seed: int = 0
+
+    log_every: int = 20
+    save_every: int = 500
+    """Steps between checkpoints."""
+    validate_every: int = 500
+    """Steps between validations on held-out pictures, and grids of samples."""
+    validation_pairs: int = 48
+    """Photos and as many paintings that are held out of training."""
+    wandb: WandbMode = "auto"
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise ValueError(f"--model {self.model}: choose one of {', '.join(MODELS)}")
+        if self.crop_size % 8 or self.crop_size < 32:
+            raise ValueError(f"--crop-size {self.crop_size}: must be a multiple of 8 and at least 32")
+        for name in ("steps", "batch_size", "log_every", "save_every", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if self.resume and self.init is not None:
+            raise ValueError("--resume goes on from the run's own checkpoint, --init starts from a file: choose one")
+
+
+class TrainingModule(nn.Module):
+    """Model, frozen features and objective as one module: a batch in, named losses out."""
+
+    def __init__(self, model: nn.Module, features: VGGFeatures, objective: Objective) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.features, self.objective = features, objective
+
+    def forward(
+        self, content: Float[Tensor, "B 3 S S"], style: Float[Tensor, "B 3 S S"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        return self.objective(self.model, self.features, content, style)
+
+
+def train(config: TrainConfig) -> int:
+    """The command: train, say where the model is, and return the exit code."""
+    print(f"the model is {fit(config)}")
+    return 0
+
+
+def fit(config: TrainConfig) -> Path:
+    """Train, and return the file of the finished model.
+
+    Raises:
+        TrainingDiverged: the loss is NaN or infinite; the last checkpoint is from before.
+        ImageError, ValueError: the data or the options cannot be used.
+        WeightsNotFoundError: weights of the feature network or the backbone are missing.
+    """
+    fabric = _fabric(config)
+    objective = build_objective(config)
+    checkpoint = find_checkpoint(config)
+    pairs, validation = split(_folder(config.content_data, config), _folder(config.style_data, config), config)
+
+    torch.manual_seed(config.seed)
+    model = MODELS[config.model]() if config.init is None else load_model(config.init)
+    ema = AveragedModel(model, multi_avg_fn=running_mean(config.ema_decay), use_buffers=True)
+    module = TrainingModule(model.train(), loss_network(objective), objective)
+    for network in (module, ema):
+        network.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module, optimizer = fabric.setup(module, torch.optim.Adam(parameter_groups(model, config)))
+
+    state: dict[str, Any] = {"model": model, "ema": ema, "optimizer": optimizer, "step": 0}
+    if config.resume:
+        fabric.load(checkpoint, state)
+    tracker = Tracker(config.run_dir, asdict(config), config.wandb)
+    progress = Progress(state["step"], config)
+    sampler = Resumable(state["step"], config.steps, config.batch_size)
+    for content, style in batches(pairs, sampler, config.workers):
+        for group in optimizer.param_groups:
+            group["lr"] = group["scale"] * scheduled_rate(state["step"], config)
+        losses = module(*(to_device(crops, fabric.device) for crops in (content, style)))
+        loss = torch.stack(list(losses.values())).sum()
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        norm = fabric.clip_gradients(module, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
+        optimizer.step()
+        ema.update_parameters(model)
+
+        state["step"] = step = state["step"] + 1
+        last = step == config.steps
+        saving = last or step % config.save_every == 0
+        progress.advance()
+        if saving or step % config.log_every == 0:
+            values = {name: value.item() for name, value in {**losses, "loss": loss, "gradient": norm}.items()}
+            if not math.isfinite(values["loss"] + values["gradient"]):
+                raise TrainingDiverged(
+                    f"the loss is {values['loss']} at step {step}; {checkpoint} is from before. Resume from it with "
+                    f"a lower --learning-rate (now {config.learning_rate}) or with --precision float32."
+                )
+            tracker.scalars(step, values | progress.show(values["loss"]))
+        if last or step % config.validate_every == 0:
+            validate(fabric, ema.module, module.features, objective, validation, tracker, step)
+        if saving:
+            save_checkpoint(fabric, state, checkpoint)
+            save_model(ema.module, config.model, checkpoint.with_name(MODEL), {"steps": step})
+    tracker.close()
+    return checkpoint.with_name(MODEL)
+
+
+class Progress:
+    """The bar on the terminal, and the speed since this process began."""
+
+    def __init__(self, step: int, config: TrainConfig) -> None:
+        self._config = config
+        self._bar = tqdm(total=config.steps, initial=step, unit="step", dynamic_ncols=True)
+        self._started, self._first = time.monotonic(), step
+
+    def advance(self) -> None:
+        self._bar.update()
+
+    def show(self, loss: float) -> dict[str, float]:
+        """Show loss and speed; return speed and learning rate for the record."""
+        images = (self._bar.n - self._first) * self._config.batch_size
+        speed = images / (time.monotonic() - self._started)
+        self._bar.set_postfix(loss=f"{loss:.3f}", images=f"{speed:.1f}/s")
+        return {"learning_rate": scheduled_rate(int(self._bar.n), self._config), "images_per_second": speed}
+
+
+def find_checkpoint(config: TrainConfig) -> Path:
+    """The run's checkpoint file, refusing to overwrite one and to resume from none (ValueError)."""
+    path = config.run_dir / CHECKPOINT
+    if config.resume and not path.is_file():
+        raise ValueError(f"--resume: there is no {path}; leave the flag out to start the run")
+    if not config.resume and path.exists():
+        raise ValueError(f"{path} is of an earlier run: add --resume to go on with it, or name another --run-dir")
+    return path
+
+
+def to_device(images: Float[Tensor, "B 3 H W"], device: torch.device) -> Float[Tensor, "B 3 H W"]:
+    """Images where they are computed with, in the memory format that convolutions prefer."""
+    return images.to(device, memory_format=torch.channels_last, non_blocking=True)
+
+
+def _fabric(config: TrainConfig):
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(accelerator=config.device, devices=1, precision="32-true")
+    if config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(fabric.device)):
+        fabric = Fabric(accelerator=config.device, devices=1, precision="bf16-mixed")
+    return fabric
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 natively, so that it is faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities = torch.backends.cpu.get_cpu_capability()
+        return "AVX512" in capabilities and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return False
+
+
+def build_objective(config: TrainConfig) -> Objective:
+    """The objective of the configuration, with its weights changed as asked.
+
+    Raises ValueError where a weight is not one of the objective's.
+    """
+    own = {"light": "relative", "paper": "prediction"}.get(config.model, "adain")
+    objective = OBJECTIVES[own if config.objective == "auto" else config.objective]()
+    known = [name for name in asdict(objective) if name.endswith("_weight")]
+    unknown = [name for name in config.loss_weights if name not in known]
+    if unknown:
+        raise ValueError(f"--loss-weights {unknown[0]}: {type(objective).__name__} has {', '.join(known)}")
+    return replace(objective, **config.loss_weights)
+
+
+def _folder(paths: tuple[Path, ...], config: TrainConfig) -> PictureFolder:
+    return PictureFolder(find_images(paths), config.picture_size, int(config.memory_gb / 2 * (1 << 30)))
+
+
+def split(
+    contents: PictureFolder, styles: PictureFolder, config: TrainConfig
+) -> tuple[Pairs, tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 3 S S"]]]:
+    """Pairs to train on, and a fixed batch of pairs of held-out photos and paintings.
+
+    At most a tenth of either is held out; which, the seed decides. A collection of fewer than ten pictures (one
+    painting, say) is used for both.
+    """
+    parts = []
+    for offset, folder in enumerate((contents, styles)):
+        order = torch.randperm(len(folder), generator=torch.Generator().manual_seed(config.seed + offset)).tolist()
+        count = min(config.validation_pairs, len(folder) // 10)
+        held_out = order[:count] or order
+        parts.append((Subset(folder, order[count:]), Subset(folder, held_out)))
+    (train_contents, held_contents), (train_styles, held_styles) = parts
+    plain = Augmentation((1.0, 1.0), (1.0, 1.0), colour_share=0.0)
+    size = max(config.crop_size, min(2 * config.crop_size, VALIDATION_SIZE))
+    fixed = Pairs(held_contents, held_styles, size, seed=config.seed, augmentation=plain)
+    samples = [fixed[index] for index in range(config.validation_pairs)]
+    contents_batch, styles_batch = (torch.stack(crops) for crops in zip(*samples, strict=True))
+    train_pairs = Pairs(train_contents, train_styles, config.crop_size, config.seed, config.augmentation)
+    return train_pairs, (contents_batch, styles_batch)
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Trainable parameters: those of a pretrained backbone at their own rate, the rest at the full one."""
+    groups: dict[float, list[nn.Parameter]] = {config.backbone_rate: [], 1.0: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[config.backbone_rate if "backbone." in name else 1.0].append(parameter)
+    return [{"params": group, "scale": scale, "lr": 0.0} for scale, group in groups.items() if group]
+
+
+def running_mean(decay: float) -> Callable[..., None]:
+    """Exponential moving average that forgets the random start: the decay of update n is at most (1 + n) / (10 + n)."""
+
+    @torch.no_grad()
+    def update(averages: Any, values: Any, updates: Tensor | int) -> None:
+        if not averages[0].is_floating_point():  # counters of batch norms
+            torch._foreach_copy_(averages, values)
+            return
+        count = int(updates)
+        torch._foreach_lerp_(averages, values, 1 - min(decay, (1 + count) / (10 + count)))
+
+    return update
+
+
+def scheduled_rate(step: int, config: TrainConfig) -> float:
+    """Learning rate of a step: a linear rise, then half a cosine down to zero."""
+    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.steps)))
+
+
+@torch.no_grad()
+def validate(
+    fabric: Any,
+    model: Any,
+    features: VGGFeatures,
+    objective: Objective,
+    pairs: tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 3 S S"]],
+    tracker: Tracker,
+    step: int,
+    batch_size: int = 8,
+) -> dict[str, float]:
+    """Mean losses on held-out pairs, and a grid of the first eight: content, style, result."""
+    model.eval()
+    sums: dict[str, float] = {}
+    for chunk in zip(*(images.split(batch_size) for images in pairs), strict=True):
+        content, style = (to_device(images, fabric.device) for images in chunk)
+        with fabric.autocast():
+            losses = objective(model, features, content, style)
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(content) / len(pairs[0])
+    tracker.scalars(step, sums | {"loss": sum(sums.values())}, "validation")
+
+    content, style = (to_device(images[:8], fabric.device) for images in pairs)
+    with fabric.autocast():
+        stylized = model(content, model.encode_style(style))
+    rows = torch.stack([content, style, stylized.float()], dim=1).flatten(0, 1).clamp(0, 1).cpu()
+    tracker.image(step, "samples", make_grid(rows, nrow=6), "content | style | result")
+    model.train()
+    return sums
+
+
+def save_checkpoint(fabric: Any, state: dict[str, Any], path: Path) -> None:
+    """Everything that the run needs to go on, written beside the old file and then put in its place."""
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fabric.save(partial, state)
+    os.replace(partial, path)

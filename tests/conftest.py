@@ -1,0 +1,87 @@
+"""Shape-checked imports, cached weights where there are any, and the small networks that many tests share.
+
+The import hook checks every shape annotation of the package while tests run, so it is installed before the package is
+imported for the first time.
+"""
+
+import os
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+if (SHARED / "cache").is_dir():
+    os.environ["TORCH_HOME"] = str(SHARED / "cache" / "torch")
+    os.environ["HF_HOME"] = str(SHARED / "cache" / "huggingface")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+# an int will do for a float, as PEP 484 has it
+jaxtyping.install_import_hook("arbitrary_nst", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchecked():
+    """Shapes go unchecked, as they do for a user: what the package itself says of a wrong tensor can be seen."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of pictures and caches beside the repository."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no folder {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def vgg16_file() -> Path:
+    """The cached weights of VGG-16; no test downloads them."""
+    from torchvision.models import VGG16_Weights
+
+    name = VGG16_Weights.IMAGENET1K_FEATURES.url.rsplit("/", 1)[-1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.is_file():
+        pytest.skip(f"{path} is not cached")
+    return path
+
+
+@pytest.fixture(scope="session")
+def efficientnet_file() -> Path:
+    """The cached weights of EfficientNet-Lite0; no test downloads them."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache("timm/tf_efficientnet_lite0.in1k", "model.safetensors")
+    if not isinstance(path, str):
+        pytest.skip("the weights of tf_efficientnet_lite0 are not in the Hugging Face cache")
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """VGG-16 with random weights as far as relu2_1."""
+    from arbitrary_nst.features import VGGFeatures
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return VGGFeatures(["relu1_1", "conv1_2", "pool1", "relu2_1"], pretrained=False)
+
+
+@pytest.fixture(scope="session")
+def light_model():
+    """The default model with random weights, in evaluation mode. Tests that change a model change a copy."""
+    from arbitrary_nst.models import light
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return light(pretrained=False).eval()

@@ -1,0 +1,255 @@
+import copy
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
+
+from arbitrary_nst.features import VGGFeatures
+from arbitrary_nst.models import MODELS, AdaIN
+from arbitrary_nst.models.blocks import pad_to_multiple
+from arbitrary_nst.models.files import ModelFileError, load_model, model_card, save_model
+from arbitrary_nst.models.style_prediction import PaperTransformer
+from arbitrary_nst.normalization import ConditionalInstanceNorm2d
+
+
+@pytest.fixture(scope="module")
+def built(light_model):
+    """Each model once, when it is first asked for."""
+    models = {"light": light_model}
+
+    def get(name):
+        if name not in models:
+            models[name] = MODELS[name](pretrained=False).eval()
+            if isinstance(models[name], AdaIN):
+                brighten(models[name])
+        return models[name]
+
+    return get
+
+
+def brighten(model: AdaIN) -> None:
+    """An untrained decoder paints nearly the same for all inputs: let them through, and spread them over [0, 1]."""
+    with torch.no_grad():
+        convolutions = [module for module in model.decoder if isinstance(module, nn.Conv2d)]
+        for convolution in convolutions:
+            nn.init.kaiming_normal_(convolution.weight)
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+        painted = model.decode(model.transfer(torch.rand(1, 3, 64, 64), torch.rand(1, model.code_size)))
+        convolutions[-1].weight.mul_(0.2 / painted.std())
+        nn.init.constant_(convolutions[-1].bias, 0.5)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=list(MODELS))
+def model(request, built):
+    with torch.inference_mode():
+        yield built(request.param)
+
+
+# Pictures and codes
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (37, 53), (64, 64)])
+def test_output_is_exactly_as_large_as_the_content(model, size):
+    output = model(torch.rand(1, 3, *size), torch.rand(1, model.code_size))
+    assert output.shape == (1, 3, *size)
+    assert 0 <= output.min() <= output.max() <= 1
+
+
+def test_batch_equals_the_stack_of_its_images(model):
+    contents, styles = torch.rand(2, 3, 40, 24), torch.rand(2, 3, 96, 96)
+    codes = model.encode_style(styles)
+    assert codes.shape == (2, model.code_size)
+    alone = torch.cat([model.encode_style(style[None]) for style in styles])
+    assert_close(codes, alone, atol=1e-4 * float(codes.abs().max()), rtol=0)  # a random network's codes are large
+    alone = [model(content[None], code[None]) for content, code in zip(contents, codes, strict=True)]
+    assert_close(model(contents, codes), torch.cat(alone), atol=2e-3, rtol=0)
+
+
+def test_one_code_for_the_whole_batch_equals_the_code_repeated(model):
+    contents, code = torch.rand(3, 3, 24, 24), torch.rand(1, model.code_size)
+    assert_close(model(contents, code), model(contents, code.expand(3, -1)), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_constant_paintings_have_finite_codes_and_give_finite_pictures(model, value):
+    code = model.encode_style(torch.full((1, 3, 96, 96), value))
+    assert torch.isfinite(code).all()
+    assert torch.isfinite(model(torch.full((1, 3, 16, 16), value), code)).all()
+
+
+def test_picture_depends_on_the_code(model):
+    pictures = model(torch.rand(1, 3, 32, 32).expand(2, -1, -1, -1), torch.rand(2, model.code_size))
+    assert (pictures[0] - pictures[1]).abs().mean() > 5e-3
+
+
+def test_padding_continues_the_border_to_the_right_and_below():
+    image = torch.arange(6.0).view(1, 1, 2, 3)
+    padded = pad_to_multiple(image, 4, 4)
+    assert torch.equal(padded[0, 0], torch.tensor([[0.0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]]))
+    assert pad_to_multiple(padded, 4, 4) is padded
+    assert pad_to_multiple(padded, 4, 16).shape == (1, 1, 16, 16)
+
+
+# Sizes
+
+
+def multiply_adds_per_pixel(model: nn.Module, side: int = 256) -> float:
+    content, code = torch.rand(1, 3, side, side), torch.rand(1, model.code_size)  # pyright: ignore[reportArgumentType]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(content, code)
+    return counter.get_total_flops() / 2 / side**2
+
+
+def test_paper_network_has_the_numbers_of_the_paper(built):
+    norms = [module for module in built("paper").modules() if isinstance(module, ConditionalInstanceNorm2d)]
+    assert len(norms) == 13
+    assert built("paper").affine.out_features == 2 * sum(norm.channels for norm in norms) == 2758
+    convolutions = [module for module in PaperTransformer().modules() if isinstance(module, nn.Conv2d)]
+    assert sum(convolution.weight.numel() for convolution in convolutions) == 1_674_432
+
+
+def test_paper_network_costs_about_150_thousand_multiply_adds_a_pixel(built):
+    assert 140_000 < multiply_adds_per_pixel(built("paper"), side=64) < 160_000
+
+
+def test_light_network_costs_at_most_25_thousand_multiply_adds_a_pixel(light_model):
+    assert 20_000 < multiply_adds_per_pixel(light_model) <= 25_000
+
+
+def test_light_model_in_half_precision_is_a_file_of_at_most_ten_megabytes(light_model, tmp_path):
+    save_model(light_model, "light", tmp_path / "light.safetensors", half=True)
+    assert (tmp_path / "light.safetensors").stat().st_size <= 10_000_000
+
+
+def test_every_affine_is_used_once_and_fits_its_norm(light_model):
+    norms = [module for module in light_model.modules() if isinstance(module, ConditionalInstanceNorm2d)]
+    seen = []
+    hooks = [norm.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1:])) for norm in norms]
+    affines = light_model.affines(torch.rand(1, 100))
+    light_model.transformer(torch.rand(1, 3, 16, 16), affines)
+    for hook in hooks:
+        hook.remove()
+    assert [norm.channels for norm in norms] == [gamma.shape[1] for gamma, _ in affines]
+    assert all(a is b for used, given in zip(seen, affines, strict=True) for a, b in zip(used, given, strict=True))
+
+
+@pytest.mark.parametrize(("name", "count"), [("adain", 8), ("adain-vgg19", 9)])
+def test_decoder_mirrors_the_encoder(built, name, count):
+    decoder = built(name).decoder
+    convolutions = [module for module in decoder if isinstance(module, nn.Conv2d)]
+    assert len(convolutions) == count
+    assert (convolutions[0].in_channels, convolutions[-1].out_channels) == (512, 3)
+    assert sum(isinstance(module, nn.Upsample) for module in decoder) == 3
+    assert decoder[-1] is convolutions[-1]
+
+
+# Methods
+
+
+def test_blending_codes_is_adains_blending_of_features(built):
+    model, content = built("adain"), torch.rand(1, 3, 32, 32)
+    style, alpha = model.encode_style(torch.rand(1, 3, 32, 32) ** 2), 0.3
+    own = model.encode_style(content)
+    features, target = model.encoder(content)["relu4_1"], model.transfer(content, style)
+    blended = model.transfer(content, (1 - alpha) * own + alpha * style)
+    assert_close(blended, (1 - alpha) * features + alpha * target, atol=1e-4, rtol=1e-4)
+
+
+def test_style_starts_near_plain_instance_normalization(light_model):
+    gammas, betas = zip(*light_model.affines(torch.zeros(1, 100)), strict=True)
+    assert all(torch.equal(gamma, torch.ones_like(gamma)) for gamma in gammas)
+    assert all(torch.equal(beta, torch.zeros_like(beta)) for beta in betas)
+
+
+def test_gradient_reaches_every_parameter_of_light(light_model):
+    model = copy.deepcopy(light_model).train()
+    model(torch.rand(2, 3, 64, 64), model.encode_style(torch.rand(2, 3, 64, 64))).square().mean().backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+def test_training_leaves_the_backbones_batch_statistics_alone(light_model):
+    model = copy.deepcopy(light_model).train()
+    before = {name: value.clone() for name, value in model.predictor.named_buffers()}
+    model.encode_style(torch.rand(2, 3, 64, 64))
+    assert all(torch.equal(value, before[name]) for name, value in model.predictor.named_buffers())
+
+
+def test_adain_trains_its_decoder_only():
+    model = AdaIN(VGGFeatures(["relu4_1"], pretrained=False)).train()
+    assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"decoder"}
+    assert not model.encoder.training
+
+
+# Files
+
+
+def test_saved_model_comes_back_exactly(light_model, tmp_path):
+    path, card = tmp_path / "new" / "model.safetensors", {"steps": 3, "data": ["a", "b"]}
+    save_model(light_model, "light", path, card)
+    assert model_card(path) == ("light", card)
+    loaded = load_model(path)
+    assert not loaded.training
+    state = loaded.state_dict()
+    assert state.keys() == light_model.state_dict().keys()
+    assert all(torch.equal(value, state[name]) for name, value in light_model.state_dict().items())
+
+
+def test_half_precision_comes_back_as_float32_rounded_to_float16(light_model, tmp_path):
+    save_model(light_model, "light", tmp_path / "half.safetensors", half=True)
+    loaded = load_model(tmp_path / "half.safetensors").state_dict()
+    for name, value in light_model.state_dict().items():
+        assert loaded[name].dtype == value.dtype
+        assert_close(loaded[name], value, atol=1e-7, rtol=2**-11)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ModelFileError, match=r"nonesuch\.safetensors: no such model file"):
+        load_model(tmp_path / "nonesuch.safetensors")
+
+
+def test_file_that_is_no_safetensors_is_named(tmp_path):
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(b"this is not a model")
+    with pytest.raises(ModelFileError, match=r"broken\.safetensors: not a model"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        (None, "not a model of this package"),
+        ({"model": "light", "card": "{"}, "not a model of this package"),
+        ({"model": "other"}, "'other'.*light, paper"),
+        ({"model": "light"}, "do not fit the network 'light'"),
+    ],
+)
+def test_foreign_file_is_named_with_what_is_wrong(tmp_path, metadata, said):
+    path = tmp_path / "foreign.safetensors"
+    safetensors.torch.save_file({"weight": torch.zeros(2)}, path, metadata)
+    with pytest.raises(ModelFileError, match=rf"foreign\.safetensors: .*{said}"):
+        load_model(path)
+
+
+def test_weights_of_another_shape_are_refused(light_model, tmp_path):
+    path, state = tmp_path / "shape.safetensors", light_model.state_dict()
+    state["affine.bias"] = torch.zeros(7)
+    safetensors.torch.save_file({name: value.contiguous() for name, value in state.items()}, path, {"model": "light"})
+    with pytest.raises(ModelFileError, match=r"shape\.safetensors: .*(?s:.*)affine\.bias"):
+        load_model(path)
+
+
+def test_interrupted_saving_leaves_the_old_file_whole_and_nothing_else(tmp_path, monkeypatch):
+    def interrupted(state, path, metadata):
+        path.write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"the old file")
+    monkeypatch.setattr(safetensors.torch, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(nn.Linear(2, 2), "light", path)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(path.name, b"the old file")]
