@@ -4,13 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from arbitrary_nst.image import ImageError, load_image, load_picture, save_image
+    from arbitrary_nst.image import load_image, load_picture, save_image
+    from arbitrary_nst.paths import ImageError
     from arbitrary_nst.stylizer import Stylizer, blend_codes
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ImageError": "image",
+    "ImageError": "paths",
     "load_image": "image",
     "load_picture": "image",
     "save_image": "image",

@@ -10,16 +10,8 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from arbitrary_nst.image import (
-    DEFAULT_MAX_PIXELS,
-    SUFFIXES,
-    Picture,
-    find_images,
-    load_image,
-    load_picture,
-    resize,
-    save_image,
-)
+from arbitrary_nst.image import DEFAULT_MAX_PIXELS, Picture, load_image, load_picture, resize, save_image
+from arbitrary_nst.paths import SUFFIXES, find_images
 from arbitrary_nst.stylizer import STYLE_SIZE, Precision, Stylizer, blend_codes
 
 

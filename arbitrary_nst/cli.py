@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("timm").setLevel(logging.ERROR)  # it lists the classifier weights that a backbone leaves out
     try:
         config = tyro.cli(getattr(module, command.config), prog=f"arbitrary_nst {name}", args=arguments[1:])
-    except ValueError as error:  # a contradiction that the configuration itself refuses
-        return _refuse(error, 2)
+    except SystemExit as stop:  # help was asked for, or the command line was wrong and tyro has said so
+        return int(stop.code or 0)
     try:
         return getattr(module, command.function)(config)
     except KeyboardInterrupt:
@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except tuple(_expected_errors()) as error:
         return _refuse(error, 1)
+    except ValueError as error:  # options that contradict each other or the files
+        return _refuse(error, 2)
 
 
 def usage() -> str:
@@ -61,11 +63,12 @@ def usage() -> str:
 
 
 def _expected_errors() -> list[type[Exception]]:
-    """Errors whose message says all that a user needs; anything else is a defect and shows its traceback."""
-    from arbitrary_nst.image import ImageError
+    """Errors whose message says all that a user needs; what is not foreseen shows its traceback."""
+    from arbitrary_nst.models.files import ModelFileError
+    from arbitrary_nst.paths import ImageError
     from arbitrary_nst.weights import WeightsNotFoundError
 
-    return [ImageError, WeightsNotFoundError, ValueError, FloatingPointError]
+    return [ImageError, ModelFileError, WeightsNotFoundError, FloatingPointError]
 
 
 def _refuse(error: Exception, code: int) -> int:

@@ -100,7 +100,7 @@ class VGGFeatures(nn.Module):
             for module in self.network:
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                    nn.init.zeros_(module.bias)
+                    nn.init.zeros_(module.bias)  # pyright: ignore[reportArgumentType]
         else:
             state = torch_hub_state(weights.url)
             self.network.load_state_dict(

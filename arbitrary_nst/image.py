@@ -1,16 +1,12 @@
-"""Files to tensors and back: the one place that knows suffixes, bytes, EXIF, colour profiles and transparency.
+"""Files to tensors and back: the one place that knows bytes, EXIF, colour profiles and transparency.
 
 Everywhere else an image is float, RGB (sRGB), (B, 3, H, W), in [0, 1].
 """
 
-import errno
-import glob
 import math
 import os
-import re
 import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -32,21 +28,10 @@ from PIL import (  # noqa: F401 (importing a plugin registers its format in `Ima
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from arbitrary_nst.paths import FORMATS, SUFFIXES, ImageError, PathLike, access_failure, detail, naming
+
 DEFAULT_MAX_PIXELS = 16384 * 16384
 """Largest width x height that is decoded unless told otherwise; about 3 GB as a float tensor."""
-
-_FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-}
-SUFFIXES = tuple(_FORMATS)
-"""Suffixes, in lower case, that folders are searched for and that images can be written with."""
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -61,12 +46,6 @@ _UPRIGHT = {
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # gray with more than 8 bits
 _WHITE_LEVELS = {"I;12": 2**12 - 1, "I;16S": 2**15 - 1, "I;16BS": 2**15 - 1}  # by raw mode, where it is not 2**16 - 1
 _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
-
-PathLike = str | os.PathLike[str]
-
-
-class ImageError(Exception):
-    """An image cannot be read or written. The message is one line: the file, what is wrong, what to do."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +66,7 @@ def load_picture(path: PathLike, max_pixels: int | None = DEFAULT_MAX_PIXELS) ->
     A header that announces more than `max_pixels` pixels is refused before anything is decoded (None: no limit).
     Raises ImageError whatever is wrong with the file.
     """
-    with _naming(path, _reading_failure):
+    with naming(path, _reading_failure):
         colour, alpha = _decode(path, max_pixels)
         return Picture(_to_tensor(colour, 3), None if alpha is None else _to_tensor(alpha, 1))
 
@@ -105,7 +84,7 @@ def load_pixels(path: PathLike, short_side: int, max_pixels: int | None = DEFAUL
     """
     if short_side < 1:
         raise ValueError(f"short_side must be at least 1, not {short_side}")
-    with _naming(path, _reading_failure):
+    with naming(path, _reading_failure):
         colour, _ = _decode(path, max_pixels, short_side)
         values = np.array(colour)
         if colour.mode == "F":
@@ -126,8 +105,8 @@ def save_image(
     `quality`, 1 to 100, concerns JPEG and WebP. Missing folders are made. The file appears whole or not at all, and
     what stood there before stays until then. Raises ImageError, and ValueError for a wrong shape, dtype or quality.
     """
-    with _naming(path, _writing_failure):
-        file_format = _FORMATS.get(Path(path).suffix.lower())
+    with naming(path, _writing_failure):
+        file_format = FORMATS.get(Path(path).suffix.lower())
         if file_format is None:
             raise ImageError(f"unknown suffix '{Path(path).suffix}'; use one of {' '.join(SUFFIXES)}")
         if os.path.isdir(path):
@@ -135,7 +114,7 @@ def save_image(
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must be from 1 to 100, not {quality}")
     image, alpha = _checked(image, alpha)
-    with _naming(path, _writing_failure):
+    with naming(path, _writing_failure):
         _write_atomically(Path(os.path.realpath(path)), _encode(image, alpha, file_format, quality))
 
 
@@ -156,73 +135,23 @@ def resize(image: Float[Tensor, "B C H W"], size: int | tuple[int, int]) -> Floa
     return resized.clamp(0, 1).to(image.device, image.dtype)
 
 
-def find_images(paths: Iterable[PathLike]) -> list[Path]:
-    """Every image that files, folders and glob patterns name, in the order of `paths`, each file once.
-
-    A named file is kept whatever its suffix. A folder is searched recursively, a pattern (`**` recurses) is expanded;
-    both give files with one of SUFFIXES in natural order ("2.png" before "10.png"), hidden ones left out. A file or
-    folder that exists wins over the pattern its name might be. Raises ImageError for whatever gives nothing.
-    """
-    if isinstance(paths, (str, os.PathLike)):
-        paths = [paths]
-    found: dict[str, Path] = {}
-    for path in paths:
-        with _naming(path, _reading_failure):
-            for image in _expand(os.fspath(path)):
-                found.setdefault(os.path.normcase(os.path.abspath(image)), Path(image))
-    return list(found.values())
-
-
 # Errors
 
 
-def _shown(path: PathLike) -> str:
-    """The name of a file as it stands in a message: on one line, and printable on any terminal."""
-    name = os.fspath(path)
-    return name if name.isprintable() and name else ascii(name)
-
-
-@contextmanager
-def _naming(path: PathLike, explain) -> Iterator[None]:
-    """Turn every exception into an ImageError that begins with the file's name; `explain` words the foreign ones."""
-    try:
-        yield
-    except ImageError as error:
-        raise ImageError(f"{_shown(path)}: {error}") from error.__cause__
-    except Exception as error:
-        raise ImageError(f"{_shown(path)}: {_common_failure(error) or explain(error)}") from error
-
-
-def _detail(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def _common_failure(error: Exception) -> str | None:
-    if isinstance(error, PermissionError):
-        return "permission denied; change the permissions of the file and its folder, or choose another"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
-        return "out of memory; use a smaller image or free some memory"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return "the disk is full; free some space or write elsewhere"
-    return None
-
-
 def _reading_failure(error: Exception) -> str:
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return "no such file; check the path"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return f"too many pixels ({_detail(error)}); if you trust the file, raise --max-pixels"
+        return f"too many pixels ({detail(error)}); if you trust the file, raise --max-pixels"
     if isinstance(error, OSError) and error.errno is not None:
-        return f"cannot be read ({_detail(error)}); check the path and the disk"
+        return access_failure(error)
     if "truncated" in str(error).lower():
-        return f"the file is truncated ({_detail(error)}); get a complete copy of it"
-    return f"the file is damaged or of an unknown kind ({_detail(error)}); get another copy, or save it as PNG"
+        return f"the file is truncated ({detail(error)}); get a complete copy of it"
+    return f"the file is damaged or of an unknown kind ({detail(error)}); get another copy, or save it as PNG"
 
 
 def _writing_failure(error: Exception) -> str:
     if isinstance(error, (NotADirectoryError, FileExistsError)):
         return "its folder cannot be made, a file of that name is in the way; choose another folder"
-    return f"cannot be written ({_detail(error)}); try another place, or another format such as .png"
+    return f"cannot be written ({detail(error)}); try another place, or another format such as .png"
 
 
 # Decoding
@@ -262,7 +191,7 @@ def _identify(file: IO[bytes], max_pixels: int | None) -> ImageFile.ImageFile:
     prefix = file.read(16)
     if not prefix:
         raise ImageError("the file is empty (0 bytes); get a complete copy of it")
-    for file_format in dict.fromkeys(_FORMATS.values()):
+    for file_format in dict.fromkeys(FORMATS.values()):
         reader, accept = Image.OPEN[file_format]
         accepted = accept(prefix) if accept is not None else False
         if isinstance(accepted, str):
@@ -470,52 +399,3 @@ def _write_atomically(path: Path, content: memoryview) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
-
-
-# Searching
-
-
-def _expand(path: str) -> list[str]:
-    if os.path.isdir(path):
-        os.listdir(path)  # says so if it may not be read
-        images = _images_below(path)
-    elif os.path.exists(path):
-        images = [path]
-    elif any(character in path for character in "*?["):
-        matches = glob.glob(path, recursive=True)
-        folders = [match for match in matches if os.path.isdir(match)]
-        images = [match for match in matches if _has_image_suffix(match) and match not in folders]
-        images += [image for folder in folders for image in _images_below(folder)]
-        if not images:
-            raise ImageError(f"no image matches this pattern; known suffixes are {' '.join(SUFFIXES)}")
-    else:
-        raise ImageError("no such file or folder; check the path")
-    if not images:
-        raise ImageError(f"no image in this folder; known suffixes are {' '.join(SUFFIXES)}")
-    return sorted(images, key=_natural_order)
-
-
-def _images_below(folder: str) -> list[str]:
-    """Images in a folder and all below it. Linked folders are followed, each real folder is visited once."""
-    images: list[str] = []
-    visited: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in visited:
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        images += [os.path.join(parent, n) for n in names if _has_image_suffix(n) and not n.startswith(".")]
-    return images
-
-
-def _has_image_suffix(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in _FORMATS
-
-
-def _natural_order(path: str) -> tuple[list[list[Any]], str]:
-    """Numbers compare as numbers, case does not matter; the path itself breaks ties."""
-    parts = Path(path).parts
-    split = (re.split("([0-9]+)", part.casefold()) for part in parts)
-    return [[int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] for pieces in split], path

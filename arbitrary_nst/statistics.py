@@ -41,8 +41,7 @@ class _MeanStd(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        mean_gradient, std_gradient = grad_outputs
+    def backward(ctx, mean_gradient: Tensor, std_gradient: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         features, mean, std = ctx.saved_tensors
         positions = features.shape[2] * features.shape[3]
         scale = std_gradient / (std * positions)

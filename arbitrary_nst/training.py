@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from arbitrary_nst.data import Augmentation, Pairs, PictureFolder, Resumable, batches
 from arbitrary_nst.features import VGGFeatures
-from arbitrary_nst.image import find_images
 from arbitrary_nst.models import MODELS
 from arbitrary_nst.models.files import load_model, save_model
 from arbitrary_nst.objectives import OBJECTIVES, Objective, loss_network
+from arbitrary_nst.paths import find_images
 from arbitrary_nst.tracking import Tracker, WandbMode
 
 VALIDATION_SIZE = 256

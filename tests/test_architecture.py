@@ -11,7 +11,7 @@ import arbitrary_nst
 
 PACKAGE = Path(arbitrary_nst.__file__).parent
 LAYERS = (
-    ("image", "color", "statistics", "weights"),
+    ("paths", "image", "color", "statistics", "weights"),
     ("normalization", "losses", "features", "tiling"),
     ("models", "data"),
     ("objectives", "gatys", "stylizer", "metrics"),
@@ -19,7 +19,7 @@ LAYERS = (
     ("cli", "web"),
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
-EXCEPTIONS = {("training", "tracking"), ("__main__", "cli")}
+EXCEPTIONS = {("image", "paths"), ("training", "tracking"), ("__main__", "cli")}
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").parts for path in PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "torchvision", "timm", "wandb", "numpy", "PIL", "tyro", "lightning_fabric", "jaxtyping")
 

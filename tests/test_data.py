@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 from arbitrary_nst.data import Augmentation, Pairs, PictureFolder, Resumable, batches
 from arbitrary_nst.data.pairs import Draw, augment_style, random_crop
-from arbitrary_nst.image import ImageError, load_pixels
+from arbitrary_nst.image import load_pixels
+from arbitrary_nst.paths import ImageError
 
 PLAIN = Augmentation((1.0, 1.0), (1.0, 1.0), colour_share=0.0)
 
@@ -91,7 +92,7 @@ def test_corrupt_file_is_left_out_counted_and_named_in_the_log(paths, caplog):
 def test_only_corrupt_files_are_refused(paths):
     for path in paths:
         path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"none of the 4 pictures.*png"):
+    with pytest.raises(ImageError, match=r"none of the 4 pictures.*png"):
         PictureFolder(paths, 20)
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from arbitrary_nst.image import ImageError, load_pixels
+from arbitrary_nst.image import load_pixels
+from arbitrary_nst.paths import ImageError
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class PictureFolder(Dataset):
         memory: bytes that decoded pictures may take.
 
     Raises:
-        ValueError: not a single file could be read.
+        ImageError: not a single file could be read.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class PictureFolder(Dataset):
                 else:
                     memory = used  # later pictures stay on disk too, so that the block holds the first ones
         if not self.paths:
-            raise ValueError(f"none of the {len(paths)} pictures could be read: {'; '.join(self.skipped[:3])}")
+            raise ImageError(f"none of the {len(paths)} pictures could be read: {'; '.join(self.skipped[:3])}")
         if self.skipped:
             logger.warning("left out %d of %d pictures that could not be read", len(self.skipped), len(paths))
         self._block = torch.cat(kept) if kept else torch.empty(0, dtype=torch.uint8)

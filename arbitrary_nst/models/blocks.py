@@ -43,6 +43,12 @@ class ResidualBlock(nn.Module):
         return x + self.second(F.relu(self.first(x, first)), second)
 
 
+def binomial_filter(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Each channel weighted 1 2 1 down and across: a mean that is zero for whatever alternates from pixel to pixel."""
+    padded = F.pad(image, (1, 1, 1, 1), mode="reflect")
+    return F.avg_pool2d(F.avg_pool2d(padded, 2, stride=1), 2, stride=1)
+
+
 def pad_to_multiple(image: Float[Tensor, "B C H W"], multiple: int, minimum: int) -> Float[Tensor, "B C h w"]:
     """The image continued to the right and below until both sides are multiples and at least `minimum`."""
     height, width = image.shape[2:]

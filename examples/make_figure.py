@@ -1,0 +1,46 @@
+"""The picture at the top of the README: example photos in example styles, by the weights that ship.
+
+python examples/make_figure.py --output docs/figure.jpg
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from arbitrary_nst import Stylizer, load_image, save_image
+from arbitrary_nst.image import resize
+
+HERE = Path(__file__).resolve().parent
+SIDE, GAP = 224, 6
+
+
+def tile(image: torch.Tensor) -> torch.Tensor:
+    """The middle square of an image, (1, 3, SIDE, SIDE)."""
+    image = resize(image, SIDE)
+    top, left = (image.shape[2] - SIDE) // 2, (image.shape[3] - SIDE) // 2
+    return image[:, :, top : top + SIDE, left : left + SIDE]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True)
+    output = parser.parse_args().output
+    stylizer = Stylizer.from_pretrained()
+    paintings = [load_image(path) for path in sorted((HERE / "styles").glob("*.jpg"))]
+    codes = [stylizer.encode_style(painting) for painting in paintings]
+    rows = [[torch.ones(1, 3, SIDE, SIDE), *map(tile, paintings)]]
+    for path in sorted((HERE / "content").glob("*.jpg")):
+        photo = load_image(path)
+        rows.append([tile(photo), *(tile(stylizer(photo, code)) for code in codes)])
+
+    step = SIDE + GAP
+    canvas = torch.ones(1, 3, step * len(rows) - GAP, step * len(rows[0]) - GAP)
+    for row, tiles in enumerate(rows):
+        for column, image in enumerate(tiles):
+            canvas[:, :, row * step : row * step + SIDE, column * step : column * step + SIDE] = image
+    save_image(canvas, output, quality=88)
+
+
+if __name__ == "__main__":
+    main()

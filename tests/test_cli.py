@@ -1,0 +1,182 @@
+"""The command line: every photo in every style, exact names, sizes and exit codes, one clear line for each failure."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from arbitrary_nst.batch import unique_names
+from arbitrary_nst.cli import COMMANDS, main
+from arbitrary_nst.image import load_image, load_picture, save_image
+from arbitrary_nst.models.files import save_model
+from arbitrary_nst.stylizer import Stylizer, blend_codes
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def model_file(light_model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "random.safetensors"
+    save_model(light_model, "light", path)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two photos, one of them transparent, and two paintings."""
+    save_image(torch.rand(1, 3, 21, 34), tmp_path / "content" / "lake.jpg")
+    alpha = torch.linspace(0, 1, 27).expand(1, 1, 19, 27)
+    save_image(torch.rand(1, 3, 19, 27), tmp_path / "content" / "deep" / "logo.png", alpha)
+    for name in ("waves", "dots"):
+        save_image(torch.rand(1, 3, 40, 40), tmp_path / "style" / f"{name}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def stylize(pictures, model_file):
+    def run(*options, content=pictures / "content", style=pictures / "style", output=pictures / "out"):
+        paths = ["--content", str(content), "--style", str(style), "--output", str(output)]
+        return main(["stylize", *paths, "--model", str(model_file), "--device", "cpu", *options])
+
+    return run
+
+
+def test_every_photo_is_made_in_every_style_at_its_own_size(stylize, pictures):
+    assert stylize() == 0
+    assert sorted(path.name for path in (pictures / "out").iterdir()) == [
+        "lake_stylized_dots.png",
+        "lake_stylized_waves.png",
+        "logo_stylized_dots.png",
+        "logo_stylized_waves.png",
+    ]
+    assert Image.open(pictures / "out" / "lake_stylized_dots.png").size == (34, 21)
+
+
+def test_transparency_is_rejoined(stylize, pictures):
+    stylize()
+    before = load_picture(pictures / "content" / "deep" / "logo.png")
+    after = load_picture(pictures / "out" / "logo_stylized_dots.png")
+    assert before.alpha is not None
+    assert after.alpha is not None
+    assert torch.equal(before.alpha, after.alpha)
+    assert load_picture(pictures / "out" / "lake_stylized_dots.png").alpha is None
+
+
+def test_the_command_line_and_the_python_api_agree(stylize, pictures, model_file):
+    stylize("--alpha", "0.5")
+    stylizer = Stylizer.from_pretrained(model_file, "cpu")
+    code = stylizer.encode_style(load_image(pictures / "style" / "dots.png"))
+    expected = stylizer(load_image(pictures / "content" / "lake.jpg"), code, alpha=0.5)
+    written = load_image(pictures / "out" / "lake_stylized_dots.png")
+    assert (written - expected).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_styles_blend_into_one(stylize, pictures, model_file):
+    assert stylize("--style-weights", "3", "1", content=pictures / "content" / "lake.jpg") == 0
+    (path,) = (pictures / "out").iterdir()
+    assert path.name == "lake_stylized_dots+waves.png"
+    stylizer = Stylizer.from_pretrained(model_file, "cpu")
+    codes = [stylizer.encode_style(load_image(pictures / "style" / f"{name}.png")) for name in ("dots", "waves")]
+    expected = stylizer(load_image(pictures / "content" / "lake.jpg"), blend_codes(codes, [0.75, 0.25]))
+    assert (load_image(path) - expected).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_one_photo_in_one_style_may_go_to_a_file_of_any_format(stylize, pictures):
+    target = pictures / "new" / "result.webp"
+    assert stylize(content=pictures / "content" / "lake.jpg", style=pictures / "style" / "dots.png", output=target) == 0
+    assert Image.open(target).format == "WEBP"
+
+
+def test_several_results_do_not_go_to_one_file(stylize, pictures, capsys):
+    assert stylize(output=pictures / "out.png") == 2
+    assert "--output" in capsys.readouterr().err
+    assert not (pictures / "out.png").exists()
+
+
+def test_the_content_size_is_the_short_side(stylize, pictures):
+    stylize("--content-size", "42")
+    assert Image.open(pictures / "out" / "lake_stylized_dots.png").size == (68, 42)
+    logo = load_picture(pictures / "out" / "logo_stylized_dots.png")
+    assert logo.rgb.shape == (1, 3, 42, 60)
+    assert logo.alpha is not None
+    assert logo.alpha.shape == (1, 1, 42, 60)
+
+
+def test_bad_files_are_named_and_the_others_still_done(stylize, pictures, capsys):
+    (pictures / "content" / "broken.png").write_bytes(b"no picture")
+    (pictures / "style" / "empty.jpg").touch()
+    assert stylize() == 1
+    errors = capsys.readouterr().err
+    assert "broken.png" in errors
+    assert "empty.jpg" in errors
+    assert len(list((pictures / "out").iterdir())) == 4
+
+
+def test_a_blend_that_lacks_a_painting_is_not_made(stylize, pictures):
+    (pictures / "style" / "empty.jpg").touch()
+    assert stylize("--style-weights", "1", "1", "1") == 1
+    assert not (pictures / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--alpha", "1.5"], "--alpha 1.5"),
+        (["--alpha", "nan"], "--alpha nan"),
+        (["--content-size", "0"], "--content-size 0"),
+        (["--style-size", "-3"], "--style-size -3"),
+        (["--max-pixels", "-1"], "--max-pixels -1"),
+    ],
+)
+def test_options_out_of_range_are_refused_by_name(stylize, options, message, capsys):
+    assert stylize(*options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_wrong_weights_are_refused_before_any_work(stylize, capsys):
+    assert stylize("--style-weights", "1") == 2
+    assert "2 styles need as many weights, not 1" in capsys.readouterr().err
+
+
+def test_the_pixel_limit_refuses_and_can_be_raised(stylize, pictures, capsys):
+    assert stylize("--max-pixels", "600", content=pictures / "content" / "lake.jpg") == 1
+    assert "--max-pixels" in capsys.readouterr().err
+    assert stylize("--max-pixels", "0", content=pictures / "content" / "lake.jpg") == 0
+
+
+def test_a_path_that_leads_nowhere_is_one_line(stylize, pictures, capsys):
+    assert stylize(content=pictures / "nowhere") == 1
+    errors = capsys.readouterr().err.strip()
+    assert "nowhere" in errors
+    assert "\n" not in errors
+
+
+def test_unknown_model_lists_those_that_ship(pictures, capsys):
+    arguments = ["--content", str(pictures), "--style", str(pictures), "--output", str(pictures / "out")]
+    assert main(["stylize", *arguments, "--model", "mona"]) == 1
+    assert "mona" in capsys.readouterr().err
+
+
+def test_names_are_unique_even_on_a_caseless_disk():
+    paths = [Path("a/photo.jpg"), Path("b/photo.png"), Path("b/Photo.tif"), Path("b/photo-2.png")]
+    assert list(unique_names(paths).values()) == ["photo", "photo-2", "Photo-3", "photo-2-2"]
+
+
+def test_usage_lists_the_commands_and_an_unknown_one_exits_with_2(capsys):
+    assert main(["--help"]) == 0
+    usage = capsys.readouterr().out
+    assert all(name in usage for name in COMMANDS)
+    assert main(["stilize"]) == 2
+    assert "stilize" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["infer.py"], ["train.py"], ["-m", "arbitrary_nst", "stylize"]])
+def test_scripts_explain_themselves_and_refuse_missing_options(command):
+    helped = subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert helped.returncode == 0
+    assert "usage:" in helped.stdout
+    refused = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2

@@ -1,0 +1,106 @@
+"""Files, folders and patterns: what is found, in which order, and what is said of what gives nothing."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from arbitrary_nst.paths import ImageError, find_images
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    names = ["b10.png", "b2.PNG", "B1.jpg", "notes.txt", ".hidden.png", "sub/a.webp", ".git/x.png", "sub/deep/c.gif"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def found(*paths) -> list[str]:
+    return [path.as_posix() for path in find_images(paths)]
+
+
+def test_a_folder_is_searched_in_natural_order(tree):
+    everything = ["B1.jpg", "b2.PNG", "b10.png", "sub/a.webp", "sub/deep/c.gif"]
+    assert found(".") == everything
+    assert found(tree) == [(tree / name).as_posix() for name in everything]
+    assert find_images("sub") == [Path("sub/a.webp"), Path("sub/deep/c.gif")]
+    assert find_images([]) == []
+
+
+def test_order_of_arguments_holds_and_duplicates_go(tree):
+    assert found("sub", "b10.png", ".", tree / "b2.PNG") == [
+        *("sub/a.webp", "sub/deep/c.gif", "b10.png"),
+        *("B1.jpg", "b2.PNG"),
+    ]
+
+
+def test_patterns(tree):
+    assert found("b*.[pP][nN][gG]") == ["b2.PNG", "b10.png"]
+    assert found("**/*.gif") == ["sub/deep/c.gif"]
+    assert found("s?b") == ["sub/a.webp", "sub/deep/c.gif"]
+    assert found("*") == found(".")
+    assert found(tree / "sub" / "*.webp") == [(tree / "sub" / "a.webp").as_posix()]
+
+
+def test_a_named_file_is_kept_whatever_its_suffix(tree):
+    assert found("notes.txt", ".hidden.png") == ["notes.txt", ".hidden.png"]
+
+
+def test_an_existing_name_wins_over_the_pattern(tree):
+    (tree / "x[12].png").touch()
+    (tree / "x1.png").touch()
+    (tree / "[sub]").mkdir()
+    (tree / "[sub]" / "y.png").touch()
+    assert found("x[12].png") == ["x[12].png"]
+    assert found("[sub]") == ["[sub]/y.png"]
+    (tree / "x[12].png").unlink()
+    assert found("x[12].png") == ["x1.png"]
+
+
+@pytest.mark.parametrize(
+    ("path", "matter"),
+    [
+        ("missing.png", "no such file"),
+        ("*.jpeg", "matches"),
+        ("*.txt", "matches"),
+        ("empty", "no image in this folder"),
+        ("", "no such file"),
+    ],
+)
+def test_what_gives_nothing_is_named(tree, path, matter):
+    (tree / "empty").mkdir()
+    with pytest.raises(ImageError, match=matter) as raised:
+        find_images(["b2.PNG", path])
+    assert str(raised.value).startswith(path or "''")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need rights there")
+def test_linked_folders_are_followed_once(tree, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "z.png").touch()
+    (tree / "sub" / "linked").symlink_to(elsewhere)
+    (tree / "sub" / "loop").symlink_to(tree / "sub")
+    assert found("sub") == ["sub/a.webp", "sub/deep/c.gif", "sub/linked/z.png"]
+
+
+@pytest.mark.parametrize(
+    ("thrown", "matter"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "permission denied"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "no such file"),
+        (OSError(errno.EIO, "Input/output error"), "cannot be read"),
+    ],
+)
+def test_a_folder_that_cannot_be_read(tree, monkeypatch, thrown, matter):
+    def refused(path):
+        raise thrown
+
+    monkeypatch.setattr(os, "listdir", refused)
+    with pytest.raises(ImageError, match=matter) as raised:
+        find_images(["sub"])
+    assert str(raised.value).startswith("sub: ")
