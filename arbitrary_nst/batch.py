@@ -37,6 +37,7 @@ class StylizeConfig:
     """A model that ships with the package, or a .safetensors file written by train.py."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Precision = "auto"
+    """auto: bfloat16 where the device multiplies it natively, else float32."""
     max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_MAX_PIXELS
     """Refuse files with more pixels than this (they may be decompression bombs); 0 lifts the limit."""
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from arbitrary_nst.devices import default_device, fast_bfloat16
 from arbitrary_nst.image import resize
 from arbitrary_nst.models import StyleModel
 from arbitrary_nst.models.files import load_model
@@ -19,13 +20,6 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 STYLE_SIZE = 384
 """Short side, in pixels, at which paintings are looked at unless told otherwise."""
-
-
-def default_device() -> torch.device:
-    """CUDA where there is one, then Apple's MPS, then the processor."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def blend_codes(
@@ -59,8 +53,9 @@ class Stylizer:
     Args:
         model: any style model; it is moved to the device, frozen, and set to evaluation mode.
         device: where to compute; None chooses (`default_device`).
-        precision: "float32", or "bfloat16" for the network that paints; paintings are always encoded in float32.
-            "auto" is float32.
+        precision: of the network that paints: "float32", "bfloat16", or "auto", which is bfloat16 where the device
+            multiplies it natively (docs/results.md has the difference in the picture). Paintings are always encoded
+            in float32.
     """
 
     def __init__(
@@ -69,7 +64,8 @@ class Stylizer:
         if precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"unknown precision '{precision}': choose auto, float32 or bfloat16")
         self.device = default_device() if device in (None, "auto") else torch.device(device)
-        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        low = precision == "bfloat16" or (precision == "auto" and fast_bfloat16(self.device))
+        self.dtype = torch.bfloat16 if low else torch.float32
         self.model: StyleModel = model.eval().requires_grad_(False).to(self.device)  # type: ignore[assignment]
 
     @classmethod

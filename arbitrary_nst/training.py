@@ -17,6 +17,7 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from arbitrary_nst.data import Augmentation, Pairs, PictureFolder, Resumable, batches
+from arbitrary_nst.devices import fast_bfloat16
 from arbitrary_nst.features import VGGFeatures
 from arbitrary_nst.models import MODELS
 from arbitrary_nst.models.files import load_model, save_model
@@ -169,15 +170,15 @@ def fit(config: TrainConfig) -> Path:
             values = {name: value.item() for name, value in {**losses, "loss": loss, "gradient": norm}.items()}
             if not math.isfinite(values["loss"] + values["gradient"]):
                 raise TrainingDiverged(
-                    f"the loss is {values['loss']} at step {step}; {checkpoint} is from before. Resume from it with "
-                    f"a lower --learning-rate (now {config.learning_rate}) or with --precision float32."
+                    f"the loss is {values['loss']} at step {step}; {checkpoint}, if already written, is from before. "
+                    f"Resume with a lower --learning-rate (now {config.learning_rate}) or with --precision float32."
                 )
             tracker.scalars(step, values | progress.show(values["loss"]))
         if last or step % config.validate_every == 0:
             validate(fabric, ema.module, module.features, objective, validation, tracker, step)
         if saving:
             save_checkpoint(fabric, state, checkpoint)
-            save_model(ema.module, config.model, checkpoint.with_name(MODEL), {"steps": step})
+            save_model(ema.module, config.model, checkpoint.with_name(MODEL), {"steps": step, "config": asdict(config)})
     tracker.close()
     return checkpoint.with_name(MODEL)
 
@@ -223,16 +224,6 @@ def _fabric(config: TrainConfig):
     if config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(fabric.device)):
         fabric = Fabric(accelerator=config.device, devices=1, precision="bf16-mixed")
     return fabric
-
-
-def fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 natively, so that it is faster than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        capabilities = torch.backends.cpu.get_cpu_capability()
-        return "AVX512" in capabilities and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return False
 
 
 def build_objective(config: TrainConfig) -> Objective:

@@ -11,7 +11,7 @@ import arbitrary_nst
 
 PACKAGE = Path(arbitrary_nst.__file__).parent
 LAYERS = (
-    ("paths", "image", "color", "statistics", "weights"),
+    ("paths", "image", "color", "statistics", "weights", "devices"),
     ("normalization", "losses", "features", "tiling"),
     ("models", "data"),
     ("objectives", "gatys", "stylizer", "metrics"),

@@ -30,7 +30,7 @@ class Loud(nn.Module):
 
 @pytest.fixture(scope="module")
 def stylizer(light_model):
-    return Stylizer(copy.deepcopy(light_model), "cpu")
+    return Stylizer(copy.deepcopy(light_model), "cpu", "float32")
 
 
 # Codes
@@ -124,6 +124,12 @@ def test_picture_is_float32_in_zero_to_one_on_the_cpu(precision):
     assert (picture.min(), picture.max()) == (0, 1)
 
 
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_automatic_precision_is_bfloat16_where_the_device_multiplies_it(native, dtype, monkeypatch):
+    monkeypatch.setattr("arbitrary_nst.stylizer.fast_bfloat16", lambda device: native)
+    assert Stylizer(Loud(), "cpu").dtype == dtype
+
+
 def test_bfloat16_paints_nearly_the_same(stylizer, light_model):
     content, code = torch.rand(1, 3, 32, 32), torch.randn(1, 100)
     coarse = Stylizer(copy.deepcopy(light_model), "cpu", "bfloat16")(content, code)
@@ -164,6 +170,6 @@ def test_unknown_precision_is_refused(unchecked):
 
 def test_file_written_by_training_gives_the_same_pictures(light_model, stylizer, tmp_path):
     save_model(light_model, "light", tmp_path / "model.safetensors")
-    loaded = Stylizer.from_pretrained(tmp_path / "model.safetensors", "cpu")
+    loaded = Stylizer.from_pretrained(tmp_path / "model.safetensors", "cpu", "float32")
     content, code = torch.rand(1, 3, 24, 24), torch.randn(1, 100)
     assert_close(loaded(content, code), stylizer(content, code), atol=1e-5, rtol=1e-5)

@@ -21,7 +21,7 @@ def save_model(model: nn.Module, name: str, path: Path, card: dict[str, Any] | N
 
     Args:
         name: its key in `MODELS`.
-        card: anything JSON can hold that its users should know (data, steps, figures, licence).
+        card: what its users should know (data, steps, figures, licence); what JSON cannot hold is kept as text.
     """
     from safetensors.torch import save_file
 
@@ -32,7 +32,7 @@ def save_model(model: nn.Module, name: str, path: Path, card: dict[str, Any] | N
     partial = path.with_name(path.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(state, partial, metadata={"model": name, "card": json.dumps(card or {})})
+        save_file(state, partial, metadata={"model": name, "card": json.dumps(card or {}, default=str)})
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

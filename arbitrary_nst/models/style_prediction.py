@@ -146,7 +146,8 @@ class LightTransformer(nn.Module):
         x = F.relu(self.down(shallow, next(affine)))
         for block in self.deep:
             x = block(x, next(affine), next(affine))
-        x = F.relu(shallow + F.interpolate(self.up(x, next(affine)), scale_factor=2.0))
+        x = self.up(x, next(affine))  # bilinear: enlarged by repetition, each position stamps its own 8x8 pixels
+        x = F.relu(shallow + F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False))
         x = self.refine(x, next(affine), next(affine))
         x = F.relu(self.half_norm(F.pixel_shuffle(self.unfold_half(x), 2), *next(affine)))
         x = binomial_filter(F.pixel_shuffle(self.unfold_full(x), 2))
