@@ -20,6 +20,7 @@ class Command:
 COMMANDS = {
     "stylize": Command("put photos into the style of paintings", "batch", "StylizeConfig", "stylize_files"),
     "train": Command("train a style model", "training", "TrainConfig", "train"),
+    "benchmark": Command("time the stylizing of one picture", "benchmark", "BenchmarkConfig", "benchmark"),
 }
 
 
