@@ -58,3 +58,16 @@ def total_variation(image: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
     """
     down, across = image.diff(dim=2), image.diff(dim=3)
     return sum((d.float().square().mean() for d in (down, across) if d.numel()), image.new_zeros(()).float())
+
+
+def lattice(image: Float[Tensor, "B C H W"], period: int = 8) -> Float[Tensor, ""]:
+    """Mean square of the pattern that repeats every `period` pixels in each image (ours).
+
+    Photos and paintings have none: averaged over all cells of period x period pixels, their cell is flat. A network
+    that unfolds channels into pixels has one as soon as its channels differ, and losses that average over positions
+    do not mind. What remains of the sides beyond whole cells is left out.
+    """
+    height, width = (side // period for side in image.shape[2:])
+    cells = image[:, :, : height * period, : width * period].float().unflatten(3, (width, period))
+    pattern = cells.unflatten(2, (height, period)).mean((2, 4))
+    return (pattern - pattern.mean((2, 3), keepdim=True)).square().mean()

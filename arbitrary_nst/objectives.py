@@ -16,6 +16,7 @@ from arbitrary_nst.features import Network, Pooling, VGGFeatures
 from arbitrary_nst.losses import (
     content_loss,
     gram_loss,
+    lattice,
     moment_loss,
     relative_content_loss,
     relative_gram_loss,
@@ -34,13 +35,15 @@ class RelativeObjective:
 
     The squared difference of channel moments, and of Gram matrices, is divided by the painting's own, that of content
     features by the photo's variance. Pale and loud paintings weigh the same, and the terms are the shares of content
-    and style that are missing, whatever the feature network's units.
+    and style that are missing, whatever the feature network's units. What repeats with the network's own period of
+    eight pixels is unwanted whatever the painting.
     """
 
     content_weight: float = 1.0
     moment_weight: float = 14.0
     gram_weight: float = 4.5
     total_variation_weight: float = 0.1
+    lattice_weight: float = 1000.0
     content_layer: str = "relu4_1"
     style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
     network: Network = "vgg16"
@@ -62,6 +65,7 @@ class RelativeObjective:
             * share
             * sum_of(relative_gram_loss(ours[layer], style_features[layer]) for layer in self.style_layers),
             "total_variation": self.total_variation_weight * total_variation(output),
+            "lattice": self.lattice_weight * lattice(output),
         }
 
 

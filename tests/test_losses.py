@@ -8,6 +8,7 @@ from arbitrary_nst import losses
 from arbitrary_nst.losses import (
     content_loss,
     gram_loss,
+    lattice,
     moment_loss,
     relative_content_loss,
     relative_difference,
@@ -127,4 +128,30 @@ def test_total_variation_of_a_single_row_or_column_is_finite(height, width, expe
 
 def test_every_public_loss_is_tested_here():
     defined = {name for name, value in vars(losses).items() if getattr(value, "__module__", "") == losses.__name__}
-    assert defined == {loss.__name__ for loss in [*CONTENT, *STYLE, relative_difference, total_variation]}
+    assert defined == {loss.__name__ for loss in [*CONTENT, *STYLE, relative_difference, total_variation, lattice]}
+
+
+# Lattice
+
+
+def test_smooth_and_random_pictures_have_no_lattice():
+    ramp = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+    assert lattice(ramp) < 1.1 * (8 / 64) ** 2 / 12  # what a ramp rises within one cell
+    assert lattice(torch.full((2, 3, 32, 40), 0.3)) < 1e-12
+    assert lattice(torch.rand(1, 3, 800, 800)) < 2e-5  # 1 / 12 by chance, divided by 10,000 cells
+
+
+@pytest.mark.parametrize("period", [2, 4, 8])
+def test_what_repeats_with_a_divisor_of_the_period_is_measured(period):
+    columns = torch.where(torch.arange(64) % period == 0, 1.0, 0.0).expand(1, 3, 64, 64)
+    assert_close(lattice(columns), torch.tensor((1 / period) * (1 - 1 / period)))
+
+
+def test_a_lattice_of_another_period_averages_out():
+    columns = torch.where(torch.arange(840) % 7 == 0, 1.0, 0.0).expand(1, 1, 16, 840)
+    assert lattice(columns) < 1e-4
+
+
+def test_what_lies_beyond_whole_cells_is_left_out():
+    image = torch.rand(1, 3, 24, 32)
+    assert lattice(image) == lattice(torch.nn.functional.pad(image, (0, 7, 0, 5), value=9.0))

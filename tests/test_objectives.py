@@ -6,12 +6,12 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from arbitrary_nst.features import VGGFeatures
-from arbitrary_nst.losses import total_variation
+from arbitrary_nst.losses import lattice, total_variation
 from arbitrary_nst.models import AdaIN
 from arbitrary_nst.objectives import OBJECTIVES, loss_network
 
 NAMES = {
-    "relative": ["content", "moments", "gram", "total_variation"],
+    "relative": ["content", "moments", "gram", "total_variation", "lattice"],
     "prediction": ["content", "gram", "total_variation"],
     "adain": ["content", "moments"],
 }
@@ -106,9 +106,11 @@ def test_gradient_reaches_the_model_and_not_the_frozen_features(case):
 def test_photo_given_back_in_its_own_style_costs_its_own_variation_only(name, networks):
     objective, photo = OBJECTIVES[name](), torch.rand(2, 3, 32, 32)
     losses = objective(Tint(), networks[name], photo, photo)
-    variation = losses.pop("total_variation")
-    assert_close(variation, objective.total_variation_weight * total_variation(photo))
-    assert all(value.item() == 0 for value in losses.values())
+    own = {"total_variation": objective.total_variation_weight * total_variation(photo)}
+    if name == "relative":
+        own["lattice"] = objective.lattice_weight * lattice(photo)
+    assert_close({name: losses[name] for name in own}, own)
+    assert all(value.item() == 0 for name, value in losses.items() if name not in own)
 
 
 def test_adain_that_paints_exactly_what_it_was_asked_to_costs_nothing(encoder, networks):
