@@ -32,7 +32,7 @@ CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
 
 
 class TrainingDiverged(FloatingPointError):
-    """The loss is no longer a number."""
+    """The gradient is no longer a number."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class TrainConfig:
     """Steps of linear rise; a cosine down to zero follows."""
     gradient_clip: float = 5.0
     """Largest norm of the gradient."""
+    patience: int = 10
+    """A step whose gradient is NaN or infinite is skipped; after so many in a row the run stops."""
     ema_decay: float = 0.999
     """Of the running mean of weights, which is what is validated and saved as the model."""
 
@@ -97,7 +99,7 @@ class TrainConfig:
             raise ValueError(f"--model {self.model}: choose one of {', '.join(MODELS)}")
         if self.crop_size % 8 or self.crop_size < 32:
             raise ValueError(f"--crop-size {self.crop_size}: must be a multiple of 8 and at least 32")
-        for name in ("steps", "batch_size", "log_every", "save_every", "validate_every"):
+        for name in ("steps", "batch_size", "log_every", "save_every", "validate_every", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
         if self.resume and self.init is not None:
@@ -128,7 +130,7 @@ def fit(config: TrainConfig) -> Path:
     """Train, and return the file of the finished model.
 
     Raises:
-        TrainingDiverged: the loss is NaN or infinite; the last checkpoint is from before.
+        TrainingDiverged: the gradient stays NaN or infinite; the last checkpoint is from before.
         ImageError, ValueError: the data or the options cannot be used.
         WeightsNotFoundError: weights of the feature network or the backbone are missing.
     """
@@ -159,20 +161,22 @@ def fit(config: TrainConfig) -> Path:
         optimizer.zero_grad()
         fabric.backward(loss)
         norm = fabric.clip_gradients(module, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
-        optimizer.step()
-        ema.update_parameters(model)
+        if norm.isfinite():
+            optimizer.step()
+            ema.update_parameters(model)
+        progress.count(bool(norm.isfinite()))
 
         state["step"] = step = state["step"] + 1
         last = step == config.steps
         saving = last or step % config.save_every == 0
-        progress.advance()
+        if progress.skipped_in_a_row >= config.patience:
+            raise TrainingDiverged(
+                f"{config.patience} steps in a row without a finite gradient at step {step}, with a loss of "
+                f"{loss.item()}; {checkpoint}, if already written, is from before. Resume with a lower "
+                f"--learning-rate (now {config.learning_rate}) or with --precision float32."
+            )
         if saving or step % config.log_every == 0:
             values = {name: value.item() for name, value in {**losses, "loss": loss, "gradient": norm}.items()}
-            if not math.isfinite(values["loss"] + values["gradient"]):
-                raise TrainingDiverged(
-                    f"the loss is {values['loss']} at step {step}; {checkpoint}, if already written, is from before. "
-                    f"Resume with a lower --learning-rate (now {config.learning_rate}) or with --precision float32."
-                )
             tracker.scalars(step, values | progress.show(values["loss"]))
         if last or step % config.validate_every == 0:
             validate(fabric, ema.module, module.features, objective, validation, tracker, step)
@@ -184,22 +188,31 @@ def fit(config: TrainConfig) -> Path:
 
 
 class Progress:
-    """The bar on the terminal, and the speed since this process began."""
+    """The bar on the terminal, the speed since this process began, and the steps that had to be skipped.
+
+    A crop without any detail, a white wall, has no finite gradient through a chain of instance norms: the step is
+    skipped, counted and shown.
+    """
 
     def __init__(self, step: int, config: TrainConfig) -> None:
         self._config = config
         self._bar = tqdm(total=config.steps, initial=step, unit="step", dynamic_ncols=True)
         self._started, self._first = time.monotonic(), step
+        self.skipped = self.skipped_in_a_row = 0
 
-    def advance(self) -> None:
+    def count(self, taken: bool) -> None:
+        """One step more, taken or skipped."""
+        self.skipped += not taken
+        self.skipped_in_a_row = 0 if taken else self.skipped_in_a_row + 1
         self._bar.update()
 
     def show(self, loss: float) -> dict[str, float]:
-        """Show loss and speed; return speed and learning rate for the record."""
+        """Show loss and speed; return learning rate, speed and skipped steps for the record."""
         images = (self._bar.n - self._first) * self._config.batch_size
         speed = images / (time.monotonic() - self._started)
-        self._bar.set_postfix(loss=f"{loss:.3f}", images=f"{speed:.1f}/s")
-        return {"learning_rate": scheduled_rate(int(self._bar.n), self._config), "images_per_second": speed}
+        self._bar.set_postfix(loss=f"{loss:.3f}", images=f"{speed:.1f}/s", skipped=self.skipped)
+        rate = scheduled_rate(int(self._bar.n), self._config)
+        return {"learning_rate": rate, "images_per_second": speed, "skipped": self.skipped}
 
 
 def find_checkpoint(config: TrainConfig) -> Path:

@@ -94,15 +94,15 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(config, mon
     whole = load_model(fit(config)).state_dict()
 
     halved = replace(config, run_dir=config.run_dir.with_name("halved"))
-    advance = training.Progress.advance
+    count = training.Progress.count
 
-    def stop_after_three(progress):
-        advance(progress)
+    def stop_after_three(progress, taken):
+        count(progress, taken)
         if progress._bar.n == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Progress, "advance", stop_after_three)
+        patch.setattr(training.Progress, "count", stop_after_three)
         with pytest.raises(KeyboardInterrupt):
             fit(halved)
     resumed = load_model(fit(replace(halved, resume=True))).state_dict()
@@ -118,11 +118,25 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(config, monkeypatc
         return {name: loss * (float("nan") if len(calls) > 2 else 1) for name, loss in losses.items()}
 
     monkeypatch.setattr(training.TrainingModule, "forward", poisoned)
-    with pytest.raises(TrainingDiverged, match=r"step 3.*checkpoint\.pt"):
-        fit(config)
+    with pytest.raises(TrainingDiverged, match=r"2 steps in a row .* at step 4, .*nan.*checkpoint\.pt"):
+        fit(replace(config, patience=2))
     state = torch.load(config.run_dir / "checkpoint.pt", weights_only=True)
     assert state["step"] == 2
     assert all(value.isfinite().all() for value in state["model"].values() if value.is_floating_point())
+
+
+def test_a_step_without_a_finite_gradient_is_skipped_and_counted(config, monkeypatch):
+    forward, calls = training.TrainingModule.forward, []
+
+    def infinite_once(module, content, style):
+        calls.append(1)
+        losses = forward(module, content, style)
+        return {name: loss * (float("inf") if len(calls) == 2 else 1) for name, loss in losses.items()}
+
+    monkeypatch.setattr(training.TrainingModule, "forward", infinite_once)
+    model = load_model(fit(config))
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert [row["skipped"] for row in rows(config.run_dir / "train.csv")] == ["0", "1", "1", "1"]
 
 
 def test_an_earlier_run_is_neither_overwritten_nor_invented(config):
