@@ -12,7 +12,7 @@ from arbitrary_nst import Stylizer, load_image, save_image
 from arbitrary_nst.image import resize
 
 HERE = Path(__file__).resolve().parent
-SIDE, GAP = 224, 6
+SIDE, GAP = 168, 4
 
 
 def tile(image: torch.Tensor) -> torch.Tensor:
@@ -39,7 +39,7 @@ def main() -> None:
     for row, tiles in enumerate(rows):
         for column, image in enumerate(tiles):
             canvas[:, :, row * step : row * step + SIDE, column * step : column * step + SIDE] = image
-    save_image(canvas, output, quality=88)
+    save_image(canvas, output, quality=85)
 
 
 if __name__ == "__main__":

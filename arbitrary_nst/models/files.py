@@ -23,7 +23,7 @@ def save_model(model: nn.Module, name: str, path: Path, card: dict[str, Any] | N
         name: its key in `MODELS`.
         card: what its users should know (data, steps, figures, licence); what JSON cannot hold is kept as text.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {
         key: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous()
@@ -32,7 +32,7 @@ def save_model(model: nn.Module, name: str, path: Path, card: dict[str, Any] | N
     partial = path.with_name(path.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(state, partial, metadata={"model": name, "card": json.dumps(card or {}, default=str)})
+        partial.write_bytes(save(state, metadata={"model": name, "card": json.dumps(card or {}, default=str)}))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
