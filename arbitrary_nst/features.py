@@ -16,6 +16,7 @@ from arbitrary_nst.weights import torch_hub_state
 
 Network = Literal["vgg16", "vgg19"]
 Pooling = Literal["max", "average"]
+Padding = Literal["zeros", "reflect"]
 
 # the original Oxford weights for VGG-16, with which Johnson, Dumoulin and Ghiasi trained
 BUILDERS = {
@@ -61,6 +62,7 @@ class VGGFeatures(nn.Module):
         unit_activation: divide every returned layer by its mean activation on 1/f noise. The "normalised VGG" of
             Gatys and of Huang & Belongie serves the same end, by the mean of each filter over ImageNet; published
             loss weights suppose features of that size, and decoders learn better from them.
+        padding: "zeros" as trained, or "reflect", which leaves no trace of the border in what is decoded.
 
     Raises:
         ValueError: an unknown network, pooling or layer.
@@ -78,6 +80,7 @@ class VGGFeatures(nn.Module):
         pooling: Pooling = "max",
         pretrained: bool = True,
         unit_activation: bool = False,
+        padding: Padding = "zeros",
     ) -> None:
         super().__init__()
         if network not in BUILDERS:
@@ -96,6 +99,9 @@ class VGGFeatures(nn.Module):
         depth = 1 + max(names.index(layer) for layer in self.layers)
         self.names, self.pooling, self.unit_activation = names[:depth], pooling, False
         self.network = modules[:depth].to_empty(device="cpu")
+        for module in self.network:
+            if isinstance(module, nn.Conv2d):
+                module.padding_mode = padding
         if not pretrained:
             for module in self.network:
                 if isinstance(module, nn.Conv2d):

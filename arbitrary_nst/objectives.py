@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from arbitrary_nst.features import Network, Pooling, VGGFeatures
+from arbitrary_nst.features import Network, Padding, Pooling, VGGFeatures
 from arbitrary_nst.losses import (
     content_loss,
     gram_loss,
@@ -49,6 +49,7 @@ class RelativeObjective:
     network: Network = "vgg16"
     pooling: Pooling = "max"
     unit_activation: bool = False
+    padding: Padding = "zeros"
 
     def __call__(self, model: StyleModel, features: VGGFeatures, content: Images, style: Images) -> Losses:
         with torch.no_grad():
@@ -85,6 +86,7 @@ class PredictionObjective:
     network: Network = "vgg16"
     pooling: Pooling = "average"
     unit_activation: bool = False
+    padding: Padding = "zeros"
 
     def __call__(self, model: StyleModel, features: VGGFeatures, content: Images, style: Images) -> Losses:
         with torch.no_grad():
@@ -110,6 +112,7 @@ class AdaINObjective:
     network: Network = "vgg16"
     pooling: Pooling = "max"
     unit_activation: bool = True
+    padding: Padding = "reflect"
 
     def __call__(self, model: AdaIN, features: VGGFeatures, content: Images, style: Images) -> Losses:
         with torch.no_grad():
@@ -135,7 +138,9 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
 def loss_network(objective: Objective, pretrained: bool = True) -> VGGFeatures:
     """The frozen features that an objective compares pictures in."""
     layers = (*objective.style_layers, objective.content_layer)
-    return VGGFeatures(layers, objective.network, objective.pooling, pretrained, objective.unit_activation)
+    return VGGFeatures(
+        layers, objective.network, objective.pooling, pretrained, objective.unit_activation, objective.padding
+    )
 
 
 def sum_of(terms) -> Tensor:

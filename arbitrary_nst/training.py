@@ -160,11 +160,12 @@ def fit(config: TrainConfig) -> Path:
         loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad()
         fabric.backward(loss)
-        norm = fabric.clip_gradients(module, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
-        if norm.isfinite():
+        norm: Any = fabric.clip_gradients(module, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
+        finite = bool(norm.isfinite())
+        if finite:
             optimizer.step()
             ema.update_parameters(model)
-        progress.count(bool(norm.isfinite()))
+        progress.count(finite)
 
         state["step"] = step = state["step"] + 1
         last = step == config.steps

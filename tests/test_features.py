@@ -136,3 +136,14 @@ def test_pink_noise_is_a_seeded_image_with_more_energy_in_low_frequencies():
     assert noise.max() <= 1
     power = torch.fft.rfft2(noise).abs().square()
     assert power[:, 1:5, 1:5].mean() > 20 * power[:, 20:30, 20:30].mean()
+
+
+def test_reflecting_padding_sees_no_border_in_a_flat_picture():
+    torch.manual_seed(0)
+    zeros = VGGFeatures(["relu2_1"], pretrained=False)
+    torch.manual_seed(0)
+    reflecting = VGGFeatures(["relu2_1"], pretrained=False, padding="reflect")
+    image = torch.full((1, 3, 16, 16), 0.7)
+    flat = reflecting(image)["relu2_1"]
+    assert_close(flat, flat[:, :, :1, :1].expand_as(flat))
+    assert zeros(image)["relu2_1"].std((2, 3)).max() > 0.1

@@ -45,7 +45,7 @@ class Mirror(AdaIN):
 @pytest.fixture(scope="module")
 def encoder():
     torch.manual_seed(0)
-    return VGGFeatures(["relu4_1"], pretrained=False, unit_activation=True)
+    return VGGFeatures(["relu4_1"], pretrained=False, unit_activation=True, padding="reflect")
 
 
 @pytest.fixture(scope="module")

@@ -35,8 +35,6 @@ class AdaIN(nn.Module):
     A style code is the 512 means and 512 deviations of the painting's relu4_1. Features blend linearly in them, so
     blending codes is the paper's interpolation between styles (eq. 15), and blending with the photo's own code its
     strength alpha (eq. 14).
-
-    Departure: the encoder pads with zeros, as VGG was trained, where the paper's pads by reflection.
     """
 
     def __init__(self, encoder: VGGFeatures) -> None:
@@ -68,7 +66,7 @@ class AdaIN(nn.Module):
 
 def adain(pretrained: bool = True, network: Network = "vgg16") -> AdaIN:
     """AdaIN over VGG-16, whose original weights are the default features here."""
-    return AdaIN(VGGFeatures([LAYER], network, pretrained=pretrained, unit_activation=True))
+    return AdaIN(VGGFeatures([LAYER], network, pretrained=pretrained, unit_activation=True, padding="reflect"))
 
 
 def adain_vgg19(pretrained: bool = True) -> AdaIN:
