@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from arbitrary_nst import __version__
+from arbitrary_nst.devices import default_device
 from arbitrary_nst.stylizer import Stylizer
 
 Candidate = Callable[[], Any]
@@ -124,12 +125,10 @@ def markdown(table: dict[str, dict[int, float]], sizes: Sequence[int]) -> str:
 
 def machine(config: BenchmarkConfig) -> dict[str, Any]:
     """What the figures depend on."""
-    stylizer = Stylizer.from_pretrained(config.model, config.device)
-    name = (
-        torch.cuda.get_device_name() if stylizer.device.type == "cuda" else platform.processor() or platform.machine()
-    )
+    device = default_device() if config.device == "auto" else torch.device(config.device)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
     return {
-        "device": f"{stylizer.device} ({name})",
+        "device": f"{device} ({name})",
         "threads": config.threads,
         "torch": torch.__version__,
         "arbitrary_nst": __version__,
