@@ -1,7 +1,6 @@
 """Stylizing files: every content with every style, each painting encoded once."""
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,18 +10,20 @@ import tyro
 from tqdm import tqdm
 
 from arbitrary_nst.image import DEFAULT_MAX_PIXELS, Picture, load_image, load_picture, resize, save_image
-from arbitrary_nst.paths import SUFFIXES, find_images
-from arbitrary_nst.stylizer import STYLE_SIZE, Precision, Stylizer, blend_codes
+from arbitrary_nst.models.files import model_file, model_options
+from arbitrary_nst.paths import SUFFIXES, Failures, find_images, unique_names
+from arbitrary_nst.stylizer import NO_STRENGTH, STYLE_SIZE, Precision, Stylizer, blend_codes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StylizeConfig:
     """Put photos into the style of paintings."""
 
     content: tuple[Path, ...]
     """Photos: files, folders (searched recursively) or globs."""
-    style: tuple[Path, ...]
-    """Paintings, likewise. Every photo is made in every style, unless --style-weights blends them into one."""
+    style: tuple[Path, ...] = ()
+    """Paintings, likewise; for a model that knows only its own styles their names, or nothing for all of them. Every
+    photo is made in every style, unless --style-weights blends them into one."""
     output: Path
     """A folder, for pictures named CONTENT_stylized_STYLE.png; or one file, for one photo in one style."""
     alpha: float = 1.0
@@ -60,34 +61,22 @@ class Style:
     code: torch.Tensor
 
 
-class Failures:
-    """What could not be done, told on stderr as it happens and counted."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def add(self, path: Path, error: Exception) -> None:
-        self.count += 1
-        message = str(error) if path.name in str(error) else f"{path}: {error or type(error).__name__}"
-        tqdm.write(f"failed: {' '.join(message.split())}", file=sys.stderr)
-
-
 def stylize_files(config: StylizeConfig) -> int:
     """Stylize, and return the exit code: 0 if everything could be done, else 1.
 
     Raises ImageError where a path leads nowhere, ValueError where options contradict each other.
     """
-    contents, style_paths = find_images(config.content), find_images(config.style)
+    contents, chosen = find_images(config.content), _choose_styles(config)
     if config.style_weights:
-        blend_codes([torch.zeros(1, 1)] * len(style_paths), config.style_weights)  # refuse bad weights before work
+        blend_codes([torch.zeros(1, 1)] * len(chosen), config.style_weights)  # refuse bad weights before work
     single = config.output.suffix.lower() in SUFFIXES and not config.output.is_dir()
-    results = len(contents) * (1 if config.style_weights else len(style_paths))
+    results = len(contents) * (1 if config.style_weights else len(chosen))
     if single and results != 1:
         raise ValueError(f"--output {config.output}: is one file, but there are {results} results; name a folder")
 
     failures, limit = Failures(), config.max_pixels or None
     stylizer = Stylizer.from_pretrained(config.model, config.device, config.precision)
-    styles = list(_encode_styles(stylizer, style_paths, config, failures))
+    styles = list(_encode_styles(stylizer, chosen, config, failures))
     names = unique_names(contents)
     written = 0
     with tqdm(total=len(contents) * len(styles), unit="picture", disable=None) as progress:
@@ -110,6 +99,25 @@ def stylize_files(config: StylizeConfig) -> int:
     return 1 if failures.count else 0
 
 
+def _choose_styles(config: StylizeConfig) -> dict[str, Path | None]:
+    """The names of the styles to apply, each with its painting, or with None where it is one of the model's own.
+
+    Raises ImageError where a path leads nowhere, ValueError where there is none or a name is not known.
+    """
+    known = model_options(model_file(config.model)).get("styles")
+    if known is None:
+        if not config.style:
+            raise ValueError("--style: name at least one painting")
+        return {name: path for path, name in unique_names(find_images(config.style)).items()}
+    if config.alpha < 1:
+        raise ValueError(f"--alpha {config.alpha}: {NO_STRENGTH}")
+    names = [str(name) for name in config.style] or known
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"--style {unknown[0]}: this model knows only its own styles: {', '.join(known)}; name those")
+    return dict.fromkeys(names)
+
+
 def _load_content(path: Path, size: int | None, max_pixels: int | None) -> Picture:
     picture = load_picture(path, max_pixels)
     if size is None:
@@ -119,35 +127,24 @@ def _load_content(path: Path, size: int | None, max_pixels: int | None) -> Pictu
 
 
 def _encode_styles(
-    stylizer: Stylizer, paths: Sequence[Path], config: StylizeConfig, failures: Failures
+    stylizer: Stylizer, chosen: Mapping[str, Path | None], config: StylizeConfig, failures: Failures
 ) -> Iterator[Style]:
-    """The styles to apply: one for each painting, or the one that they blend into.
+    """The styles to apply: one for each that was chosen, or the one that they blend into.
 
     A blend that lacks a painting would be another style: then there is none.
     """
-    names, styles = unique_names(paths), []
-    for path in paths:
+    styles = []
+    for name, path in chosen.items():
+        if path is None:
+            styles.append(Style(name, stylizer.style_code(name)))
+            continue
         try:
             painting = load_image(path, config.max_pixels or None)
-            styles.append(Style(names[path], stylizer.encode_style(painting, config.style_size)))
+            styles.append(Style(name, stylizer.encode_style(painting, config.style_size)))
         except Exception as error:  # one bad file never ends a batch
             failures.add(path, error)
     if not config.style_weights:
         yield from styles
-    elif len(styles) == len(paths):
+    elif len(styles) == len(chosen):
         code = blend_codes([style.code for style in styles], config.style_weights)
         yield Style("+".join(style.name for style in styles), code)
-
-
-def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name for each file: its stem, numbered from the second of the same stem on (as a caseless disk sees it)."""
-    taken: set[str] = set()
-    names = {}
-    for path in paths:
-        name, number = path.stem, 1
-        while name.lower() in taken:
-            number += 1
-            name = f"{path.stem}-{number}"
-        taken.add(name.lower())
-        names[path] = name
-    return names

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from arbitrary_nst import __version__
 from arbitrary_nst.devices import default_device
+from arbitrary_nst.paths import written_whole
 from arbitrary_nst.stylizer import Stylizer
 
 Candidate = Callable[[], Any]
@@ -62,8 +63,8 @@ def benchmark(config: BenchmarkConfig) -> int:
     print(f"\nmedian milliseconds a picture of {config.rounds} rounds; {json.dumps(machine(config))}")
     if config.output is not None:
         record = {"machine": machine(config), "rounds": config.rounds, "milliseconds": table}
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        config.output.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        with written_whole(config.output) as partial:
+            partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
     return 0
 
 

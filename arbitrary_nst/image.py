@@ -5,8 +5,6 @@ Everywhere else an image is float, RGB (sRGB), (B, 3, H, W), in [0, 1].
 
 import math
 import os
-import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -28,7 +26,7 @@ from PIL import (  # noqa: F401 (importing a plugin registers its format in `Ima
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from arbitrary_nst.paths import FORMATS, SUFFIXES, ImageError, PathLike, access_failure, detail, naming
+from arbitrary_nst.paths import FORMATS, SUFFIXES, ImageError, PathLike, access_failure, detail, naming, written_whole
 
 DEFAULT_MAX_PIXELS = 16384 * 16384
 """Largest width x height that is decoded unless told otherwise; about 3 GB as a float tensor."""
@@ -115,7 +113,9 @@ def save_image(
         raise ValueError(f"quality must be from 1 to 100, not {quality}")
     image, alpha = _checked(image, alpha)
     with naming(path, _writing_failure):
-        _write_atomically(Path(os.path.realpath(path)), _encode(image, alpha, file_format, quality))
+        content = _encode(image, alpha, file_format, quality)
+        with written_whole(Path(os.path.realpath(path))) as partial:
+            partial.write_bytes(content)
 
 
 def resize(image: Float[Tensor, "B C H W"], size: int | tuple[int, int]) -> Float[Tensor, "B C h w"]:
@@ -383,19 +383,3 @@ def _to_palette(picture: Image.Image) -> tuple[Image.Image, dict[str, int]]:
     paletted.putpalette(((paletted.getpalette() or [])[: 3 * 255] + [0] * 3 * 256)[: 3 * 256])
     paletted.paste(255, mask=clear)
     return paletted, {"transparency": 255}
-
-
-def _write_atomically(path: Path, content: memoryview) -> None:
-    """Write beside `path` and move there; opened like any new file, so that the umask decides its permissions."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise

@@ -1,7 +1,8 @@
 """What each method asks of its network: a batch in, named losses out; their sum is what training minimizes.
 
-Shapes: B batch, S crop size. Images are in [0, 1]. Each objective is a plain record of its weights that is called with
-the model, the frozen features that `loss_network` builds for it, and a batch.
+Shapes: B batch, D numbers of a style code, S crop size. Images are in [0, 1]. Each objective is a plain record of its
+weights that is called with the model, the frozen features that `loss_network` builds for it, and a batch: photos,
+paintings (one for all photos will do) and the paintings' style codes.
 """
 
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from arbitrary_nst.losses import (
 from arbitrary_nst.models import AdaIN, StyleModel
 
 Images = Float[Tensor, "B 3 S S"]
+Paintings = Float[Tensor, "#B 3 S S"]
+Codes = Float[Tensor, "#B D"]
 Losses = dict[str, Float[Tensor, ""]]
 
 
@@ -51,10 +54,12 @@ class RelativeObjective:
     unit_activation: bool = False
     padding: Padding = "zeros"
 
-    def __call__(self, model: StyleModel, features: VGGFeatures, content: Images, style: Images) -> Losses:
+    def __call__(
+        self, model: StyleModel, features: VGGFeatures, content: Images, style: Paintings, code: Codes
+    ) -> Losses:
         with torch.no_grad():
             content_features, style_features = features(content)[self.content_layer], features(style)
-        output = model(content, model.encode_style(style))
+        output = model(content, code)
         ours = features(output)
         share = 1 / len(self.style_layers)
         return {
@@ -75,7 +80,8 @@ class PredictionObjective:
     """Ghiasi et al. 2017, section 2, with the layers and weights of its published code.
 
     Content: squared difference at conv3; style: Gram matrices of the last convolution of blocks 1 to 4; average
-    pooling. Departure: "conv3" is taken after its ReLU, as everywhere here.
+    pooling. Departure: "conv3" is taken after its ReLU, as everywhere here. `gram_by_channels` divides Gram matrices
+    by the number of channels as well as of positions, as Johnson et al. 2016 do.
     """
 
     content_weight: float = 1.0
@@ -87,18 +93,32 @@ class PredictionObjective:
     pooling: Pooling = "average"
     unit_activation: bool = False
     padding: Padding = "zeros"
+    gram_by_channels: bool = False
 
-    def __call__(self, model: StyleModel, features: VGGFeatures, content: Images, style: Images) -> Losses:
+    def __call__(
+        self, model: StyleModel, features: VGGFeatures, content: Images, style: Paintings, code: Codes
+    ) -> Losses:
         with torch.no_grad():
             content_features, style_features = features(content)[self.content_layer], features(style)
-        output = model(content, model.encode_style(style))
+        output = model(content, code)
         ours = features(output)
+        divisor = {name: maps.shape[1] ** 2 if self.gram_by_channels else 1 for name, maps in ours.items()}
         return {
             "content": self.content_weight * content_loss(ours[self.content_layer], content_features),
             "gram": self.style_weight
-            * sum_of(gram_loss(ours[layer], style_features[layer]) for layer in self.style_layers),
+            * sum_of(gram_loss(ours[layer], style_features[layer]) / divisor[layer] for layer in self.style_layers),
             "total_variation": self.total_variation_weight * total_variation(output),
         }
+
+
+def johnson() -> PredictionObjective:
+    """Johnson et al. 2016 with the layers and weights of the published code: content 1, style 5, total variation 1e-6.
+
+    Its features are those of `VGGFeatures`, of images from 0 to 255. Its total variation is half the sum of squares
+    over a batch of 4 crops of 256 x 256 pixels and 3 colours in such units: 1e-6 / 2 * 255^2 * 4 * 3 * 256^2 = 2.56e4
+    times our mean.
+    """
+    return PredictionObjective(style_weight=5.0, total_variation_weight=2.56e4, pooling="max", gram_by_channels=True)
 
 
 @dataclass(frozen=True)
@@ -114,10 +134,10 @@ class AdaINObjective:
     unit_activation: bool = True
     padding: Padding = "reflect"
 
-    def __call__(self, model: AdaIN, features: VGGFeatures, content: Images, style: Images) -> Losses:
+    def __call__(self, model: AdaIN, features: VGGFeatures, content: Images, style: Paintings, code: Codes) -> Losses:
         with torch.no_grad():
             style_features = features(style)
-            target = model.transfer(content, model.encode_style(style))
+            target = model.transfer(content, code)
         ours = features(model.decode(target))
         return {
             "content": self.content_weight * content_loss(ours[self.content_layer], target),
@@ -131,6 +151,7 @@ Objective = RelativeObjective | PredictionObjective | AdaINObjective
 OBJECTIVES: dict[str, Callable[[], Any]] = {
     "relative": RelativeObjective,
     "prediction": PredictionObjective,
+    "johnson": johnson,
     "adain": AdaINObjective,
 }
 

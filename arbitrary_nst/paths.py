@@ -1,4 +1,4 @@
-"""Paths to image files: which suffixes count, what a folder or a pattern stands for, how a failure is worded.
+"""Paths to files: which images a folder or a pattern stands for, their names, whole writing, how a failure is worded.
 
 Light: no torch and no Pillow.
 """
@@ -7,8 +7,10 @@ import errno
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import secrets
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,42 @@ def _natural_order(path: str) -> tuple[list[list[Any]], str]:
     return [[int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] for pieces in split], path
 
 
+def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A name for each file: its stem, numbered from the second of the same stem on (as a caseless disk sees it)."""
+    taken: set[str] = set()
+    names = {}
+    for path in paths:
+        name, number = path.stem, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{path.stem}-{number}"
+        taken.add(name.lower())
+        names[path] = name
+    return names
+
+
+# Writing
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A new file beside `path` to be written in the block, which then takes its place; after a failure it is gone.
+
+    Missing folders are made. The file is opened like any other, so that the umask decides its permissions.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
 # Errors
 
 
@@ -137,3 +175,17 @@ def _common_failure(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return "the disk is full; free some space or write elsewhere"
     return None
+
+
+class Failures:
+    """What could not be done, told on stderr as it happens and counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, path: Path, error: Exception) -> None:
+        from tqdm import tqdm  # only where something fails
+
+        self.count += 1
+        message = str(error) if path.name in str(error) else f"{path}: {str(error) or type(error).__name__}"
+        tqdm.write(f"failed: {' '.join(message.split())}", file=sys.stderr)

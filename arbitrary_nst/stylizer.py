@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from arbitrary_nst.devices import default_device, fast_bfloat16
 from arbitrary_nst.image import resize
-from arbitrary_nst.models import StyleModel
+from arbitrary_nst.models import FixedStyles, StyleModel
 from arbitrary_nst.models.files import load_model
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+NO_STRENGTH = "a model that knows only its own styles has no code of the photo to blend with; leave it at 1"
 
 STYLE_SIZE = 384
 """Short side, in pixels, at which paintings are looked at unless told otherwise."""
@@ -78,6 +80,21 @@ class Stylizer:
         """
         return cls(load_model(source), device, precision)
 
+    @property
+    def style_names(self) -> tuple[str, ...]:
+        """The only styles that the model knows; none where it takes any painting."""
+        return self.model.style_names if isinstance(self.model, FixedStyles) else ()
+
+    @torch.inference_mode()
+    def style_code(self, name: str) -> Float[Tensor, "1 D"]:
+        """The code of one of the model's own styles.
+
+        Raises ValueError where it has none of that name.
+        """
+        if not isinstance(self.model, FixedStyles):
+            raise ValueError(f"no style named '{name}': this model takes any painting; encode_style gives its code")
+        return self.model.style_code(name)
+
     @torch.inference_mode()
     def encode_style(self, style: Float[Tensor, "B 3 H W"], size: int | None = STYLE_SIZE) -> Float[Tensor, "B D"]:
         """The code of paintings.
@@ -85,6 +102,8 @@ class Stylizer:
         Args:
             size: short side in pixels to which larger paintings are shrunk, smaller ones are not enlarged; with it
                 the strokes shrink and grow. None looks at every painting as it is.
+
+        Raises ValueError where the tensor is no image, and where the model knows only its own styles.
         """
         _check_image(style, "style")
         if size is not None and min(style.shape[2:]) > size:
@@ -101,7 +120,8 @@ class Stylizer:
             code: one for the whole batch or one for each photo; blend several with `blend_codes`.
             alpha: strength. 1 is the style, 0 the photo's own; between, their codes are blended.
 
-        Raises ValueError for images or an alpha out of range.
+        Raises ValueError for images or an alpha out of range, and for an alpha below 1 where the model knows only its
+        own styles: the photo has no code then.
         """
         _check_image(content, "content")
         if code.ndim != 2 or code.shape[1] != self.model.code_size or len(code) not in (1, len(content)):
@@ -111,6 +131,8 @@ class Stylizer:
             )
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha is {alpha}: must be between 0 (the photo's own look) and 1 (the style)")
+        if alpha < 1 and self.style_names:
+            raise ValueError(f"alpha is {alpha}: {NO_STRENGTH}")
         code = code.to(self.device)
         if alpha < 1:
             code = blend_codes([self.encode_style(content), code], [1 - alpha, alpha])

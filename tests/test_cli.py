@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from arbitrary_nst.batch import unique_names
 from arbitrary_nst.cli import COMMANDS, main
 from arbitrary_nst.image import load_image, load_picture, save_image
+from arbitrary_nst.models import multi_style
 from arbitrary_nst.models.files import save_model
+from arbitrary_nst.paths import unique_names
 from arbitrary_nst.stylizer import Stylizer, blend_codes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,6 +159,67 @@ def test_unknown_model_lists_those_that_ship(pictures, capsys):
     arguments = ["--content", str(pictures), "--style", str(pictures), "--output", str(pictures / "out")]
     assert main(["stylize", *arguments, "--model", "mona"]) == 1
     assert "mona" in capsys.readouterr().err
+
+
+# Models that know only their own styles
+
+
+@pytest.fixture(scope="module")
+def fixed_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fixed") / "fixed.safetensors"
+    model = multi_style(["wave", "ink v1.2"])
+    with torch.no_grad():
+        model.table[1].uniform_(-1, 1)
+    save_model(model, "multi-style", path)
+    return path
+
+
+@pytest.fixture
+def stylize_fixed(pictures, fixed_file):
+    def run(*options):
+        paths = ["--content", str(pictures / "content" / "lake.jpg"), "--output", str(pictures / "out")]
+        return main(["stylize", *paths, "--model", str(fixed_file), "--device", "cpu", *options])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ([], ["ink v1.2", "wave"]),
+        (["--style", "ink v1.2"], ["ink v1.2"]),
+        (["--style", "wave", "ink v1.2", "--style-weights", "1", "3"], ["wave+ink v1.2"]),
+    ],
+)
+def test_own_styles_are_named_and_without_names_all_of_them(stylize_fixed, pictures, fixed_file, options, names):
+    assert stylize_fixed(*options) == 0
+    files = sorted((pictures / "out").iterdir())
+    assert [file.name for file in files] == [f"lake_stylized_{name}.png" for name in names]
+    stylizer = Stylizer.from_pretrained(fixed_file, "cpu")
+    blended = blend_codes([stylizer.style_code(name) for name in ("wave", "ink v1.2")], [1, 3])
+    code = blended if "+" in names[0] else stylizer.style_code(names[0])
+    expected = stylizer(load_image(pictures / "content" / "lake.jpg"), code)
+    assert (load_image(files[0]) - expected).abs().max() <= 0.5 / 255 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--style", "oil"], "--style oil: this model knows only its own styles: wave, ink v1.2"),
+        (["--alpha", "0.5"], "--alpha 0.5: a model that knows only its own styles"),
+        (["--style-weights", "1"], "2 styles need as many weights, not 1"),
+    ],
+)
+def test_what_own_styles_cannot_do_is_refused_before_any_work(stylize_fixed, pictures, capsys, options, message):
+    assert stylize_fixed(*options) == 2
+    assert message in capsys.readouterr().err
+    assert not (pictures / "out").exists()
+
+
+def test_missing_painting_is_refused(pictures, model_file, capsys):
+    paths = ["--content", str(pictures / "content"), "--output", str(pictures / "out")]
+    assert main(["stylize", *paths, "--model", str(model_file)]) == 2
+    assert "--style: name at least one painting" in capsys.readouterr().err
 
 
 def test_names_are_unique_even_on_a_caseless_disk():

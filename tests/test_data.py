@@ -157,7 +157,9 @@ def test_colours_change_for_the_stated_share_of_paintings_only():
 
 
 def test_sample_is_two_float_crops_in_zero_to_one():
-    for crop in Pairs(random_pictures(), random_pictures(), 32)[5]:
+    *crops, number = Pairs(random_pictures(), random_pictures(), 32)[5]
+    assert number in range(5)
+    for crop in crops:
         assert crop.shape == (3, 32, 32)
         assert crop.dtype == torch.float32
         assert 0 <= crop.min() < crop.max() <= 1
@@ -169,13 +171,14 @@ def test_sample_depends_on_seed_and_index_only():
     torch.manual_seed(99)
     backward = [second[index] for index in reversed(range(4))]
     for ours, theirs in zip(forward, reversed(backward), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(ours[:2], theirs[:2], strict=True))
+        assert ours[2] == theirs[2]
 
 
 def test_other_seeds_and_indices_give_other_samples():
     pictures = random_pictures()
     samples = [Pairs(pictures, pictures, 16, seed)[index] for seed in (0, 1) for index in range(3)]
-    assert len({(content.sum().item(), style.sum().item()) for content, style in samples}) == 6
+    assert len({(content.sum().item(), style.sum().item()) for content, style, _ in samples}) == 6
 
 
 def test_sampling_leaves_the_global_random_state_alone():
@@ -196,7 +199,24 @@ def test_plain_crop_of_a_square_picture_is_the_picture_or_its_mirror():
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (1.0, 20)])
 def test_identity_share_makes_photos_their_own_style(share, expected):
     pairs = Pairs(random_pictures(), random_pictures(), 8, augmentation=Augmentation(identity_share=share))
-    assert sum(torch.equal(*pairs[index]) for index in range(20)) == expected
+    assert sum(torch.equal(*pairs[index][:2]) for index in range(20)) == expected
+    assert sum(pairs[index][2] == -1 for index in range(20)) == expected
+
+
+@pytest.mark.parametrize("numbers", [None, [7, 3, 5]])
+def test_sample_carries_the_number_of_its_painting(numbers):
+    paintings = [torch.full((3, 8, 8), value, dtype=torch.uint8) for value in (0, 100, 200)]
+    pairs = Pairs(random_pictures(), paintings, 8, augmentation=PLAIN, numbers=numbers)
+    for index in range(10):
+        _, style, number = pairs[index]
+        assert number == (numbers or [0, 1, 2])[round(255 * style[0, 0, 0].item()) // 100]
+
+
+def test_paintings_are_not_mirrored_where_that_is_not_wanted():
+    (picture,) = random_pictures(1, 16, 16)
+    plain = Augmentation((1.0, 1.0), (1.0, 1.0), colour_share=0.0, flip_styles=False)
+    pairs = Pairs([picture], [picture], 16, augmentation=plain)
+    assert all(torch.equal(pairs[index][1], picture.float() / 255) for index in range(10))
 
 
 # Order
@@ -219,7 +239,7 @@ def test_processes_share_the_samples_of_each_step_without_overlap():
 def test_workers_change_no_batch():
     pairs = Pairs(random_pictures(), random_pictures(), 16)
     runs = [list(batches(pairs, Resumable(1, 4, batch_size=2), workers)) for workers in (0, 1)]
-    assert [content.shape for content, _ in runs[0]] == [(2, 3, 16, 16)] * 3
+    assert [content.shape for content, _, _ in runs[0]] == [(2, 3, 16, 16)] * 3
     for ours, theirs in zip(*runs, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     assert_close(runs[0][0][0][0], pairs[2][0])

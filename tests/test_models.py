@@ -9,11 +9,13 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from arbitrary_nst.features import VGGFeatures
-from arbitrary_nst.models import MODELS, AdaIN
+from arbitrary_nst.models import FIXED_STYLES, MODELS, AdaIN, FixedStyles, normalization_network
 from arbitrary_nst.models.blocks import pad_to_multiple
 from arbitrary_nst.models.files import ModelFileError, load_model, model_card, save_model
 from arbitrary_nst.models.style_prediction import PaperTransformer
 from arbitrary_nst.normalization import ConditionalInstanceNorm2d
+
+OPTIONS = {"single-style": {"styles": ["wave"]}, "multi-style": {"styles": ["wave", "dots", "ink"]}}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def built(light_model):
 
     def get(name):
         if name not in models:
-            models[name] = MODELS[name](pretrained=False).eval()
+            models[name] = MODELS[name](pretrained=False, **OPTIONS.get(name, {})).eval()
             if isinstance(models[name], AdaIN):
                 brighten(models[name])
         return models[name]
@@ -43,6 +45,11 @@ def brighten(model: AdaIN) -> None:
         nn.init.constant_(convolutions[-1].bias, 0.5)  # type: ignore[arg-type]
 
 
+def any_code(model, styles):
+    """The code of paintings, or of mixtures of the styles that a model knows."""
+    return torch.rand(len(styles), model.code_size) if isinstance(model, FixedStyles) else model.encode_style(styles)
+
+
 @pytest.fixture(params=list(MODELS))
 def model(request, built):
     with torch.inference_mode():
@@ -56,15 +63,17 @@ def model(request, built):
 def test_output_is_exactly_as_large_as_the_content(model, size):
     output = model(torch.rand(1, 3, *size), torch.rand(1, model.code_size))
     assert output.shape == (1, 3, *size)
-    assert 0 <= output.min() <= output.max() <= 1
+    beyond = 0.09 if isinstance(model, FixedStyles) and model.transformer.single else 0.0
+    assert -beyond <= output.min() <= output.max() <= 1 + beyond
 
 
 def test_batch_equals_the_stack_of_its_images(model):
     contents, styles = torch.rand(2, 3, 40, 24), torch.rand(2, 3, 96, 96)
-    codes = model.encode_style(styles)
+    codes = any_code(model, styles)
     assert codes.shape == (2, model.code_size)
-    alone = torch.cat([model.encode_style(style[None]) for style in styles])
-    assert_close(codes, alone, atol=1e-4 * float(codes.abs().max()), rtol=0)  # a random network's codes are large
+    if not isinstance(model, FixedStyles):
+        alone = torch.cat([model.encode_style(style[None]) for style in styles])
+        assert_close(codes, alone, atol=1e-4 * float(codes.abs().max()), rtol=0)  # a random network's codes are large
     alone = [model(content[None], code[None]) for content, code in zip(contents, codes, strict=True)]
     assert_close(model(contents, codes), torch.cat(alone), atol=2e-3, rtol=0)
 
@@ -76,7 +85,7 @@ def test_one_code_for_the_whole_batch_equals_the_code_repeated(model):
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_constant_paintings_have_finite_codes_and_give_finite_pictures(model, value):
-    code = model.encode_style(torch.full((1, 3, 96, 96), value))
+    code = any_code(model, torch.full((1, 3, 96, 96), value))
     assert torch.isfinite(code).all()
     assert torch.isfinite(model(torch.full((1, 3, 16, 16), value), code)).all()
 
@@ -159,6 +168,23 @@ def test_blending_codes_is_adains_blending_of_features(built):
     assert_close(blended, (1 - alpha) * features + alpha * target, atol=1e-4, rtol=1e-4)
 
 
+def test_fixed_styles_are_those_whose_builders_take_names(built):
+    assert {name for name in MODELS if isinstance(built(name), FixedStyles)} == set(FIXED_STYLES) == set(OPTIONS)
+
+
+def test_gradient_reaches_every_parameter_of_the_normalization_network():
+    model = normalization_network().train()
+    model(torch.rand(2, 3, 32, 32), model.encode_style(torch.rand(2, 3, 32, 32))).square().mean().backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 90), (81, 83)])
+@torch.inference_mode()
+def test_normalization_network_looks_at_paintings_of_any_size(built, size):
+    assert built("normalization-network").encode_style(torch.rand(2, 3, *size)).shape == (2, 100)
+
+
 def test_style_starts_near_plain_instance_normalization(light_model):
     gammas, betas = zip(*light_model.affines(torch.zeros(1, 100)), strict=True)
     assert all(torch.equal(gamma, torch.ones_like(gamma)) for gamma in gammas)
@@ -226,6 +252,9 @@ def test_file_that_is_no_safetensors_is_named(tmp_path):
         ({"model": "light", "card": "{"}, "not a model of this package"),
         ({"model": "other"}, "'other'.*light, paper"),
         ({"model": "light"}, "do not fit the network 'light'"),
+        ({"model": "light", "options": "{"}, "not a model of this package"),
+        ({"model": "light", "options": '{"styles": ["wave"]}'}, "'light' cannot be built from its header"),
+        ({"model": "multi-style"}, "'multi-style' cannot be built from its header"),
     ],
 )
 def test_foreign_file_is_named_with_what_is_wrong(tmp_path, metadata, said):

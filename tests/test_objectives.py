@@ -13,6 +13,7 @@ from arbitrary_nst.objectives import OBJECTIVES, loss_network
 NAMES = {
     "relative": ["content", "moments", "gram", "total_variation", "lattice"],
     "prediction": ["content", "gram", "total_variation"],
+    "johnson": ["content", "gram", "total_variation"],
     "adain": ["content", "moments"],
 }
 
@@ -66,7 +67,8 @@ def case(request, encoder, networks):
     with torch.no_grad():
         if isinstance(model, Tint):
             model.gain.mul_(0.8)
-    return name, OBJECTIVES[name](), model, networks[name], torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32) ** 2
+    content, style = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32) ** 2
+    return name, OBJECTIVES[name](), model, networks[name], content, style, model.encode_style(style)
 
 
 def test_every_objective_is_tested():
@@ -94,18 +96,36 @@ def test_each_weight_scales_one_term_and_no_other(case):
 
 
 def test_gradient_reaches_the_model_and_not_the_frozen_features(case):
-    _, objective, model, features, content, style = case
-    torch.stack(list(objective(model, features, content, style).values())).sum().backward()
+    _, objective, model, features, *batch = case
+    torch.stack(list(objective(model, features, *batch).values())).sum().backward()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert trained
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in trained)
     assert all(parameter.grad is None for parameter in features.parameters())
 
 
-@pytest.mark.parametrize("name", ["relative", "prediction"])
+def test_one_painting_serves_the_whole_batch(case):
+    _, objective, model, features, content, style, code = case
+    one = objective(model, features, content, style[:1], code[:1])
+    assert_close(one, objective(model, features, content, style[:1].expand(2, -1, -1, -1), code[:1].expand(2, -1)))
+
+
+def test_johnsons_gram_matrices_are_divided_by_their_channels(networks):
+    objective, photo, style = OBJECTIVES["johnson"](), torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
+    features = networks["johnson"]
+    losses = objective(Tint(), features, photo, style, torch.zeros(1, 3))
+    terms = []
+    for layer in objective.style_layers:
+        ours, theirs = (features(image)[layer].flatten(2)[0] for image in (photo, style))
+        channels, positions = ours.shape
+        terms.append(((ours @ ours.T - theirs @ theirs.T) / (channels * positions)).square().mean())
+    assert_close(losses["gram"], 5 * torch.stack(terms).sum(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", ["relative", "prediction", "johnson"])
 def test_photo_given_back_in_its_own_style_costs_its_own_variation_only(name, networks):
     objective, photo = OBJECTIVES[name](), torch.rand(2, 3, 32, 32)
-    losses = objective(Tint(), networks[name], photo, photo)
+    losses = objective(Tint(), networks[name], photo, photo, torch.zeros(1, 3))
     own = {"total_variation": objective.total_variation_weight * total_variation(photo)}
     if name == "relative":
         own["lattice"] = objective.lattice_weight * lattice(photo)
@@ -116,7 +136,8 @@ def test_photo_given_back_in_its_own_style_costs_its_own_variation_only(name, ne
 def test_adain_that_paints_exactly_what_it_was_asked_to_costs_nothing(encoder, networks):
     model = Mirror(encoder)
     model.content = torch.rand(1, 3, 32, 32)
-    losses = OBJECTIVES["adain"]()(model, networks["adain"], model.content, model.content)
+    code = model.encode_style(model.content)
+    losses = OBJECTIVES["adain"]()(model, networks["adain"], model.content, model.content, code)
     assert_close(torch.stack(list(losses.values())), torch.zeros(2), atol=1e-7, rtol=0)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from arbitrary_nst.paths import ImageError, find_images
+from arbitrary_nst.paths import Failures, ImageError, find_images
 
 
 @pytest.fixture
@@ -104,3 +104,16 @@ def test_a_folder_that_cannot_be_read(tree, monkeypatch, thrown, matter):
     with pytest.raises(ImageError, match=matter) as raised:
         find_images(["sub"])
     assert str(raised.value).startswith("sub: ")
+
+
+def test_failures_are_told_on_one_line_with_their_file_and_counted(capsys):
+    failures = Failures()
+    failures.add(Path("folder/a.png"), ValueError("too\nsmall"))
+    failures.add(Path("folder/b.png"), ImageError("folder/b.png: is no picture"))
+    failures.add(Path("c.png"), RuntimeError())
+    assert failures.count == 3
+    assert capsys.readouterr().err.splitlines() == [
+        "failed: folder/a.png: too small",
+        "failed: folder/b.png: is no picture",
+        "failed: c.png: RuntimeError",
+    ]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
+from arbitrary_nst.models import multi_style
 from arbitrary_nst.models.files import save_model
 from arbitrary_nst.stylizer import STYLE_SIZE, Stylizer, blend_codes
 
@@ -83,6 +84,41 @@ def test_large_paintings_are_shrunk_to_the_size_and_small_ones_left(size, seen):
 def test_code_is_the_models(stylizer, light_model):
     style = torch.rand(2, 3, 64, 48)
     assert_close(stylizer.encode_style(style), light_model.encode_style(style), atol=1e-5, rtol=1e-5)
+
+
+# Styles of the model's own
+
+
+@pytest.fixture(scope="module")
+def fixed():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = multi_style(["wave", "ink"])
+        for style in model.table:
+            nn.init.uniform_(style, -1, 1)
+    return Stylizer(model, "cpu", "float32")
+
+
+def test_own_styles_are_known_by_name_and_blend(fixed):
+    assert fixed.style_names == ("wave", "ink")
+    content, codes = torch.rand(1, 3, 17, 20), [fixed.style_code(name) for name in fixed.style_names]
+    assert_close(blend_codes(codes, [3, 1]), torch.tensor([[0.75, 0.25]]))
+    pictures = [fixed(content, code) for code in (*codes, blend_codes(codes))]
+    assert all(picture.shape == content.shape for picture in pictures)
+    assert (pictures[0] - pictures[1]).abs().mean() > 1e-2
+
+
+def test_model_of_own_styles_takes_no_painting_and_no_strength(fixed):
+    with pytest.raises(ValueError, match="only its own styles: wave, ink; name one of them"):
+        fixed.encode_style(torch.rand(1, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"alpha is 0\.5: .* no code of the photo .* leave it at 1"):
+        fixed(torch.rand(1, 3, 16, 16), fixed.style_code("ink"), alpha=0.5)
+
+
+def test_model_of_any_painting_has_no_names(stylizer):
+    assert stylizer.style_names == ()
+    with pytest.raises(ValueError, match="'wave': this model takes any painting; encode_style"):
+        stylizer.style_code("wave")
 
 
 # Pictures

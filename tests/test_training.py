@@ -4,16 +4,20 @@ import csv
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
+import tyro
 
 from arbitrary_nst import training
+from arbitrary_nst.data import PictureFolder
 from arbitrary_nst.image import save_image
-from arbitrary_nst.models import MODELS
+from arbitrary_nst.models import FIXED_STYLES, MODELS, FixedStyles
 from arbitrary_nst.models.files import load_model
-from arbitrary_nst.objectives import loss_network
+from arbitrary_nst.objectives import AdaINObjective, PredictionObjective, RelativeObjective, loss_network
 from arbitrary_nst.training import (
+    PRESETS,
     TrainConfig,
     TrainingDiverged,
     build_objective,
@@ -21,6 +25,7 @@ from arbitrary_nst.training import (
     parameter_groups,
     running_mean,
     scheduled_rate,
+    split,
 )
 
 
@@ -109,12 +114,126 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(config, mon
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+# Styles that a model knows by name
+
+
+@pytest.fixture
+def paintings(config):
+    """The files of the first paintings of the collection."""
+    return [config.style_data[0] / f"{index}.png" for index in range(4)]
+
+
+def fixed(config, *paintings, model="multi-style", name="fixed", **changes):
+    """A run of a model of fixed styles in a folder of its own, quick enough for features with random weights."""
+    run_dir = config.run_dir.with_name(name)
+    return replace(config, model=model, style_data=paintings, run_dir=run_dir, **changes)
+
+
+@pytest.mark.parametrize(("model", "count"), [("single-style", 1), ("multi-style", 2)])
+def test_fixed_styles_lower_their_loss_and_are_named_by_their_paintings(config, paintings, model, count):
+    changes: dict[str, Any] = {"steps": 12, "validate_every": 12, "save_every": 12, "learning_rate": 3e-3}
+    run = fixed(config, *paintings[:count], model=model, **changes)
+    trained = load_model(fit(run))
+    assert isinstance(trained, FixedStyles)
+    assert trained.style_names == ("0", "1")[:count]
+    losses = [float(row["loss"]) for row in rows(run.run_dir / "train.csv")]
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+
+
+def test_single_style_lowers_the_loss_of_its_paper(config, paintings, vgg16_file, monkeypatch):
+    monkeypatch.setattr(training, "loss_network", loss_network)
+    changes: dict[str, Any] = {"steps": 20, "save_every": 20, "validate_every": 20}
+    run = fixed(config, paintings[0], model="single-style", objective="johnson", **changes)
+    fit(run)
+    losses = [float(row["loss"]) for row in rows(run.run_dir / "train.csv")]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+def test_several_paintings_are_too_many_for_a_single_style(config, paintings):
+    with pytest.raises(ValueError, match=r"one style, not 2 \(0, 1\): choose multi-style"):
+        fit(fixed(config, *paintings[:2], model="single-style"))
+
+
+def test_paintings_of_fixed_styles_are_neither_held_out_nor_changed(config, tmp_path):
+    for index in range(12):
+        painting = torch.full((1, 3, 40, 40), index / 20)
+        painting[:, :, 0] = 1.0  # a bright upper edge
+        save_image(painting, tmp_path / "flat" / f"{index:02}.png")
+    folder = PictureFolder(sorted((tmp_path / "flat").iterdir()), 40)
+    pairs, (_, held, numbers) = split(folder, folder, replace(config, validation_pairs=40), range(100, 112))
+    assert set(numbers.tolist()) == set(range(100, 112))
+    for index in range(40):
+        for style, number in ((held[index], int(numbers[index])), pairs[index][1:]):
+            assert style[0, 20, 20].item() == pytest.approx((number - 100) / 20, abs=0.01)
+            assert style[0, 0, 0] > style[0, -1, 0]
+
+
+def test_added_styles_leave_everything_else_as_it_was_to_the_last_bit(config, paintings):
+    before = fit(fixed(config, *paintings[:2]))
+    run = fixed(config, *paintings[2:4], name="grown", init=before, add_styles=True, learning_rate=1e-2)
+    grown = load_model(fit(run))
+    assert isinstance(grown, FixedStyles)
+    assert grown.style_names == ("0", "1", "2", "3")
+    old, new = load_model(before).state_dict(), grown.state_dict()
+    assert all(torch.equal(value, new[name]) for name, value in old.items())
+    mean = (old["table.0"] + old["table.1"]) / 2
+    for name in new.keys() - old.keys():
+        assert (new[name] - mean).abs().max() > 1e-4
+    checkpoint = torch.load(run.run_dir / "checkpoint.pt", weights_only=True)["model"]
+    assert all(torch.equal(value, checkpoint[name]) for name, value in old.items())
+
+
+def test_a_resumed_run_that_adds_styles_ends_as_an_uninterrupted_one(config, paintings):
+    before = fit(fixed(config, *paintings[:2], steps=1))
+    run = fixed(config, *paintings[2:4], name="whole", init=before, add_styles=True)
+    whole = load_model(fit(run)).state_dict()
+    halved = replace(run, run_dir=config.run_dir.with_name("halved"))
+    count = training.Progress.count
+
+    def stop_after_three(progress, taken):
+        count(progress, taken)
+        if progress._bar.n == 3:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Progress, "count", stop_after_three)
+        with pytest.raises(KeyboardInterrupt):
+            fit(halved)
+    with pytest.raises(ValueError, match=r"its styles are 0, 1, 2, 3, those of --style-data 2, 3; --add-styles"):
+        fit(replace(halved, init=None, resume=True, add_styles=False))
+    resumed = load_model(fit(replace(halved, init=None, resume=True))).state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_init_with_other_styles_or_of_another_model_is_refused(config, paintings):
+    before = fit(fixed(config, *paintings[:2], steps=1))
+    with pytest.raises(ValueError, match=r"its styles are 0, 1, those of --style-data 2; --add-styles"):
+        fit(fixed(config, paintings[2], name="other", init=before))
+    with pytest.raises(ValueError, match="name of its own"):
+        fit(fixed(config, paintings[1], name="known", init=before, add_styles=True))
+    with pytest.raises(ValueError, match=r"holds a model 'multi-style', not 'light'"):
+        fit(replace(config, init=before))
+
+
+def test_init_with_the_same_styles_goes_by_their_names(config, paintings):
+    """Whatever the order of --style-data, and at a learning rate of zero exactly as it was."""
+    before = fit(fixed(config, *paintings[:2], steps=1))
+    again = load_model(fit(fixed(config, *paintings[1::-1], name="again", init=before, learning_rate=0.0)))
+    assert isinstance(again, FixedStyles)
+    assert again.style_names == ("0", "1")
+    state = again.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in load_model(before).state_dict().items())
+
+
+# Trouble
+
+
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(config, monkeypatch):
     objective, calls = build_objective(config), []
 
-    def poisoned(module, content, style):
+    def poisoned(module, content, style, number):
         calls.append(1)
-        losses = objective(module.model, module.features, content, style)
+        losses = objective(module.model, module.features, content, style, module.model.encode_style(style))
         return {name: loss * (float("nan") if len(calls) > 2 else 1) for name, loss in losses.items()}
 
     monkeypatch.setattr(training.TrainingModule, "forward", poisoned)
@@ -128,9 +247,9 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(config, monkeypatc
 def test_a_step_without_a_finite_gradient_is_skipped_and_counted(config, monkeypatch):
     forward, calls = training.TrainingModule.forward, []
 
-    def infinite_once(module, content, style):
+    def infinite_once(module, *batch):
         calls.append(1)
-        losses = forward(module, content, style)
+        losses = forward(module, *batch)
         return {name: loss * (float("inf") if len(calls) == 2 else 1) for name, loss in losses.items()}
 
     monkeypatch.setattr(training.TrainingModule, "forward", infinite_once)
@@ -195,9 +314,56 @@ def test_contradictory_options_are_refused_by_their_names(config):
         ({"crop_size": 100}, "--crop-size 100"),
         ({"steps": 0}, "--steps 0"),
         ({"resume": True, "init": config.run_dir}, "--resume .* --init"),
+        ({"preset": "gatys"}, "--preset gatys: choose one of johnson2016, "),
+        ({"add_styles": True, "init": config.run_dir}, "--add-styles: needs --model multi-style"),
+        ({"add_styles": True, "model": "multi-style"}, "--add-styles: needs .* --init"),
     ):
         with pytest.raises(ValueError, match=message):
             replace(config, **change)
+    with pytest.raises(ValueError, match="--objective adain: light decodes no features"):
+        build_objective(replace(config, objective="adain"))
     with pytest.raises(ValueError, match="--loss-weights tv_weight"):
         build_objective(replace(config, loss_weights={"tv_weight": 1.0}))
     assert asdict(build_objective(replace(config, loss_weights={"gram_weight": 7.0})))["gram_weight"] == 7.0
+
+
+# Objectives and presets
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("light", RelativeObjective()),
+        ("paper", PredictionObjective()),
+        ("adain", AdaINObjective()),
+        ("adain-vgg19", AdaINObjective(network="vgg19")),
+        ("single-style", RelativeObjective()),
+        ("multi-style", RelativeObjective()),
+        ("normalization-network", RelativeObjective()),
+    ],
+)
+def test_each_model_has_its_objective(config, model, expected):
+    assert build_objective(replace(config, model=model)) == expected
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_presets_are_arguments_of_a_configuration_whose_objective_can_be_built(config, name):
+    paths = {key: getattr(config, key) for key in ("content_data", "style_data", "run_dir")}
+    preset = TrainConfig(**paths, **PRESETS[name], preset=name)
+    weights = asdict(build_objective(preset))
+    assert all(weights[key] == value for key, value in preset.loss_weights.items())
+
+
+def test_help_names_every_model_and_preset(capsys):
+    with pytest.raises(SystemExit):
+        tyro.cli(TrainConfig, args=["--help"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in (*MODELS, *PRESETS))
+    assert set(FIXED_STYLES) <= set(MODELS)
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_presets_can_be_made_before_their_paths_are_given(name, monkeypatch):
+    monkeypatch.setattr(TrainConfig, "__init__", getattr(TrainConfig.__init__, "__wrapped__", TrainConfig.__init__))
+    missing = dict.fromkeys(("content_data", "style_data", "run_dir"), tyro.MISSING)
+    assert TrainConfig(**missing, **PRESETS[name], preset=name).preset == name

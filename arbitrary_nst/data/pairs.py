@@ -5,7 +5,7 @@ of workers or machines.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -59,6 +59,8 @@ class Augmentation:
     """Short side of photos, in units of the crop."""
     style_sizes: tuple[float, float] = (1.0, 2.5)
     """Short side of paintings, in units of the crop."""
+    flip_styles: bool = True
+    """Paintings are mirrored, upright and sideways, each by chance."""
     colour_share: float = 0.5
     brightness: tuple[float, float] = (0.6, 1.4)
     contrast: tuple[float, float] = (0.6, 1.4)
@@ -69,12 +71,14 @@ class Augmentation:
 
 
 class Pairs(Dataset):
-    """Sample n: a crop of a photo, and a crop of a painting, both float RGB in [0, 1].
+    """Sample n: a crop of a photo and a crop of a painting, both float RGB in [0, 1], and the number of the painting.
 
     Args:
         contents, styles: pictures as uint8.
         crop_size: side of the crops in pixels.
         seed: of everything random.
+        numbers: what the paintings are known by, one for each; None: their places. A photo that is its own style
+            has the number -1.
     """
 
     def __init__(
@@ -84,21 +88,24 @@ class Pairs(Dataset):
         crop_size: int,
         seed: int = 0,
         augmentation: Augmentation | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         self.contents, self.styles = contents, styles
         self.crop_size, self.seed = crop_size, seed
         self.augmentation = augmentation or Augmentation()
+        self.numbers = range(len(styles)) if numbers is None else numbers
 
-    def __getitem__(self, index: int) -> tuple[Crop, Crop]:
+    def __getitem__(self, index: int) -> tuple[Crop, Crop, int]:
         draw, vary = Draw(self.seed, index), self.augmentation
         content = random_crop(self.contents[draw.integer(len(self.contents))], self.crop_size, vary.content_sizes, draw)
         if draw.chance(0.5):
             content = content.flip(2)
         content = content.float().div(255)
         if draw.chance(vary.identity_share):
-            return content, content
-        style = random_crop(self.styles[draw.integer(len(self.styles))], self.crop_size, vary.style_sizes, draw)
-        return content, augment_style(style, vary, draw).float().div(255)
+            return content, content, -1
+        chosen = draw.integer(len(self.styles))
+        style = random_crop(self.styles[chosen], self.crop_size, vary.style_sizes, draw)
+        return content, augment_style(style, vary, draw).float().div(255), self.numbers[chosen]
 
 
 def random_crop(pixels: Pixels, crop_size: int, sizes: tuple[float, float], draw: Draw) -> UInt8[Tensor, "3 S S"]:
@@ -113,7 +120,7 @@ def random_crop(pixels: Pixels, crop_size: int, sizes: tuple[float, float], draw
 def augment_style(style: Pixels, vary: Augmentation, draw: Draw) -> Pixels:
     """Flips, and for a share of the paintings other colours."""
     for axis in (1, 2):
-        if draw.chance(0.5):
+        if vary.flip_styles and draw.chance(0.5):
             style = style.flip(axis)
     if draw.chance(vary.colour_share):
         style = transforms.adjust_brightness(style, draw.uniform(*vary.brightness))

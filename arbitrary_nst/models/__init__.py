@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from arbitrary_nst.models.adain import AdaIN, adain, adain_vgg19
-from arbitrary_nst.models.style_prediction import StylePrediction, light, paper
+from arbitrary_nst.models.fixed_styles import FixedStyles, multi_style, single_style
+from arbitrary_nst.models.style_prediction import StylePrediction, light, normalization_network, paper
 
 
 @runtime_checkable
@@ -29,7 +30,27 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "paper": paper,
     "adain": adain,
     "adain-vgg19": adain_vgg19,
+    "single-style": single_style,
+    "multi-style": multi_style,
+    "normalization-network": normalization_network,
 }
 """Builders; each takes `pretrained=False` to skip its backbone's weights, when saved ones are about to be loaded."""
 
-__all__ = ["MODELS", "AdaIN", "StyleModel", "StylePrediction", "adain", "adain_vgg19", "light", "paper"]
+FIXED_STYLES = ("single-style", "multi-style")
+"""Those whose builders also take `styles`, the names of the only styles that they know: they build a `FixedStyles`."""
+
+__all__ = [
+    "FIXED_STYLES",
+    "MODELS",
+    "AdaIN",
+    "FixedStyles",
+    "StyleModel",
+    "StylePrediction",
+    "adain",
+    "adain_vgg19",
+    "light",
+    "multi_style",
+    "normalization_network",
+    "paper",
+    "single_style",
+]

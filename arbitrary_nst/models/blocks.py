@@ -22,9 +22,9 @@ def convolution(channels: int, filters: int, size: int = 3, stride: int = 1, bia
 class ConditionalConv(nn.Module):
     """Convolution and conditional instance norm, in that order; the activation is the caller's."""
 
-    def __init__(self, channels: int, filters: int, size: int = 3, stride: int = 1) -> None:
+    def __init__(self, channels: int, filters: int, size: int = 3, stride: int = 1, bias: bool = False) -> None:
         super().__init__()
-        self.conv = convolution(channels, filters, size, stride)
+        self.conv = convolution(channels, filters, size, stride, bias)
         self.norm = ConditionalInstanceNorm2d(filters)
 
     def forward(self, x: Float[Tensor, "B C H W"], affine: Affine) -> Float[Tensor, "B D h w"]:
@@ -34,10 +34,10 @@ class ConditionalConv(nn.Module):
 class ResidualBlock(nn.Module):
     """Two conditional convolutions around a ReLU, added to the input; none after the sum (Johnson et al. 2016)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, bias: bool = False) -> None:
         super().__init__()
-        self.first = ConditionalConv(channels, channels)
-        self.second = ConditionalConv(channels, channels)
+        self.first = ConditionalConv(channels, channels, bias=bias)
+        self.second = ConditionalConv(channels, channels, bias=bias)
 
     def forward(self, x: Float[Tensor, "B C H W"], first: Affine, second: Affine) -> Float[Tensor, "B C H W"]:
         return x + self.second(F.relu(self.first(x, first)), second)

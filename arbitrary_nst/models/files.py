@@ -1,7 +1,6 @@
-"""Models to files and back: safetensors, with the model's name and card in the header."""
+"""Models to files and back: safetensors, with the model's name, options and card in the header."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from torch import nn
 
 from arbitrary_nst.models import MODELS
+from arbitrary_nst.paths import written_whole
 from arbitrary_nst.weights import shipped_weights
 
 
@@ -22,6 +22,8 @@ def save_model(model: nn.Module, name: str, path: Path, card: dict[str, Any] | N
     Args:
         name: its key in `MODELS`.
         card: what its users should know (data, steps, figures, licence); what JSON cannot hold is kept as text.
+
+    Where the model has `options`, arguments that its builder needs, they are written too.
     """
     from safetensors.torch import save
 
@@ -29,13 +31,21 @@ def save_model(model: nn.Module, name: str, path: Path, card: dict[str, Any] | N
         key: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous()
         for key, value in model.state_dict().items()
     }
-    partial = path.with_name(path.name + ".partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        partial.write_bytes(save(state, metadata={"model": name, "card": json.dumps(card or {}, default=str)}))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    header = {"model": name, "card": json.dumps(card or {}, default=str)}
+    options = getattr(model, "options", {})
+    if options:
+        header["options"] = json.dumps(options)
+    with written_whole(path) as partial:
+        partial.write_bytes(save(state, metadata=header))
+
+
+def model_file(source: str | Path) -> Path:
+    """The file of a shipped model's name, or the file itself.
+
+    Raises WeightsNotFoundError where no model of that name ships.
+    """
+    path = Path(source)
+    return path if path.suffix == ".safetensors" or path.is_file() else shipped_weights(str(source))
 
 
 def model_card(path: Path) -> tuple[str, dict[str, Any]]:
@@ -43,6 +53,19 @@ def model_card(path: Path) -> tuple[str, dict[str, Any]]:
 
     Raises ModelFileError where the file is missing or is not a model's.
     """
+    name, card, _ = _header(path)
+    return name, card
+
+
+def model_options(path: Path) -> dict[str, Any]:
+    """What the builder of a model file's network needs to know: the names of its styles, where it has its own.
+
+    Raises ModelFileError where the file is missing or is not a model's.
+    """
+    return _header(path)[2]
+
+
+def _header(path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -50,7 +73,7 @@ def model_card(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-        return metadata["model"], json.loads(metadata.get("card", "{}"))
+        return metadata["model"], json.loads(metadata.get("card", "{}")), json.loads(metadata.get("options", "{}"))
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise ModelFileError(f"{path}: not a model of this package ({error!r}). Was it written by train.py?") from error
 
@@ -64,13 +87,14 @@ def load_model(source: str | Path = "light") -> nn.Module:
     """
     from safetensors.torch import load_file
 
-    path = Path(source)
-    if path.suffix != ".safetensors" and not path.is_file():
-        path = shipped_weights(str(source))
-    name, _ = model_card(path)
+    path = model_file(source)
+    name, _, options = _header(path)
     if name not in MODELS:
         raise ModelFileError(f"{path}: holds a model '{name}', but this version knows {', '.join(MODELS)}.")
-    model = MODELS[name](pretrained=False)
+    try:
+        model = MODELS[name](pretrained=False, **options)
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{path}: the network '{name}' cannot be built from its header ({error}).") from error
     try:
         model.load_state_dict({key: value.float() if value.is_floating_point() else value
                                for key, value in load_file(str(path)).items()})  # fmt: skip

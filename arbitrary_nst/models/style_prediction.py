@@ -88,6 +88,27 @@ class StylePredictor(nn.Module):
         return self.embed(torch.cat([moments(features) for features in (style, *maps)], 1))
 
 
+class StyleNetwork(nn.Module):
+    """A small network from paintings to embeddings that is learned from nothing, together with the transformer.
+
+    Five convolutions, each at half the resolution of the one before; the embedding is read from the means and
+    deviations of the maps of all five.
+    """
+
+    def __init__(self, widths: Sequence[int] = (32, 64, 128, 256, 256), hidden: int = 256) -> None:
+        super().__init__()
+        channels = zip((3, *widths[:-1]), widths, strict=True)
+        self.stages = nn.ModuleList(convolution(before, after, stride=2, bias=True) for before, after in channels)
+        self.embed = nn.Sequential(nn.Linear(2 * sum(widths), hidden), nn.ReLU(), nn.Linear(hidden, EMBEDDING_SIZE))
+
+    def forward(self, style: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
+        x, seen = 2 * pad_to_multiple(style, 1, SMALLEST_PAINTING) - 1, []
+        for stage in self.stages:
+            x = F.relu(stage(x))
+            seen.append(moments(x))
+        return self.embed(torch.cat(seen, 1))
+
+
 class PaperTransformer(nn.Module):
     """The transformer network of Ghiasi et al. 2017 (table 3 there, after Johnson et al. 2016), layer by layer.
 
@@ -159,7 +180,9 @@ class StylePrediction(nn.Module):
 
     code_size = EMBEDDING_SIZE
 
-    def __init__(self, predictor: StylePredictor, transformer: PaperTransformer | LightTransformer) -> None:
+    def __init__(
+        self, predictor: StylePredictor | StyleNetwork, transformer: PaperTransformer | LightTransformer
+    ) -> None:
         super().__init__()
         self.predictor = predictor
         self.transformer = transformer
@@ -194,3 +217,8 @@ def light(pretrained: bool = True) -> StylePrediction:
     """Our default: moments of four EfficientNet-Lite0 stages and the light transformer network."""
     predictor = StylePredictor("tf_efficientnet_lite0", [0, 1, 2, 3], "moments", hidden=256, pretrained=pretrained)
     return StylePrediction(predictor, LightTransformer())
+
+
+def normalization_network(pretrained: bool = True) -> StylePrediction:
+    """A style network without pretraining and the light transformer network, learned end to end."""
+    return StylePrediction(StyleNetwork(), LightTransformer())
