@@ -2,9 +2,11 @@
 
 import logging
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Command:
 COMMANDS = {
     "stylize": Command("put photos into the style of paintings", "batch", "StylizeConfig", "stylize_files"),
     "train": Command("train a style model", "training", "TrainConfig", "train"),
+    "optimize": Command("optimize one picture (Gatys et al.)", "optimization", "OptimizeConfig", "optimize_files"),
+    "evaluate": Command("compare methods on the same pairs", "evaluation", "EvaluateConfig", "evaluate"),
     "benchmark": Command("time the stylizing of one picture", "benchmark", "BenchmarkConfig", "benchmark"),
 }
 
@@ -42,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("timm").setLevel(logging.ERROR)  # it lists the classifier weights that a backbone leaves out
     try:
-        config = tyro.cli(getattr(module, command.config), prog=f"arbitrary_nst {name}", args=arguments[1:])
+        config_class = getattr(module, command.config)
+        default = preset_default(config_class, getattr(module, "PRESETS", {}), arguments[1:])
+        config = tyro.cli(config_class, prog=f"arbitrary_nst {name}", args=arguments[1:], default=default)
     except SystemExit as stop:  # help was asked for, or the command line was wrong and tyro has said so
         return int(stop.code or 0)
     try:
@@ -54,6 +60,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(error, 1)
     except ValueError as error:  # options that contradict each other or the files
         return _refuse(error, 2)
+
+
+def preset_default(config_class: type, presets: Mapping[str, Mapping[str, Any]], arguments: Sequence[str]) -> Any:
+    """What options are by default after `--preset NAME`: a configuration, or None without a known preset.
+
+    Options that must be given stay so.
+    """
+    import tyro
+
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", default="")
+    name = parser.parse_known_args(arguments)[0].preset
+    if name not in presets:
+        return None
+    given = {"preset": name, **presets[name]}
+    required = [f.name for f in fields(config_class) if f.default is MISSING and f.default_factory is MISSING]
+    return config_class(**{option: tyro.MISSING for option in required if option not in given}, **given)
 
 
 def usage() -> str:

@@ -4,6 +4,8 @@ Every function takes a batch and returns the mean over it, a scalar in float32.
 Shapes: B batch, C channels, H x W positions.
 """
 
+from typing import Literal
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -13,19 +15,24 @@ from arbitrary_nst.statistics import gram_matrix, moments
 
 def content_loss(output: Float[Tensor, "B C H W"], content: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
     """Mean squared difference of features (Johnson et al. 2016, eq. 2; Ghiasi et al. 2017, eq. 3)."""
-    return F.mse_loss(output.float(), content.float())
+    # not mse_loss, whose gradient leaves the memory format of the features, which makes every sum after it slow
+    return (output.float() - content.float()).square().mean()
 
 
 def moment_loss(output: Float[Tensor, "B C H W"], style: Float[Tensor, "#B C h w"]) -> Float[Tensor, ""]:
     """Mean squared difference of channel means plus that of deviations (Huang & Belongie 2017, eq. 13)."""
-    ours, theirs = moments(output), moments(style).expand(len(output), -1)
-    return 2 * F.mse_loss(ours, theirs)  # one mean over 2 C numbers is half the sum of the two means over C
+    # one mean over 2 C numbers is half the sum of the two means over C
+    return 2 * squared_difference(moments(output), moments(style))
 
 
 def gram_loss(output: Float[Tensor, "B C H W"], style: Float[Tensor, "#B C h w"]) -> Float[Tensor, ""]:
     """Squared Frobenius distance of Gram matrices over positions, divided by C squared (Gatys et al. 2016, eq. 4)."""
-    ours, theirs = gram_matrix(output), gram_matrix(style)
-    return F.mse_loss(ours, theirs.expand_as(ours))
+    return squared_difference(gram_matrix(output), gram_matrix(style))
+
+
+def squared_difference(output: Float[Tensor, "B *D"], target: Float[Tensor, "#B *D"]) -> Float[Tensor, ""]:
+    """Mean squared difference of statistics, whose targets may serve a whole batch."""
+    return F.mse_loss(output, target.expand_as(output))
 
 
 def relative_difference(output: Float[Tensor, "B *D"], target: Float[Tensor, "#B *D"]) -> Float[Tensor, ""]:
@@ -51,13 +58,13 @@ def relative_gram_loss(output: Float[Tensor, "B C H W"], style: Float[Tensor, "#
     return relative_difference(gram_matrix(output), gram_matrix(style))
 
 
-def total_variation(image: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
-    """Mean squared difference of neighbouring pixels, down plus across (Johnson et al. 2016, section 3.2).
+def total_variation(image: Float[Tensor, "B C H W"], power: Literal[1, 2] = 2) -> Float[Tensor, ""]:
+    """Mean difference of neighbouring pixels, down plus across, squared (Johnson et al. 2016, section 3.2) or absolute.
 
     An image of a single row or column has no neighbours in that direction and adds nothing for it.
     """
     down, across = image.diff(dim=2), image.diff(dim=3)
-    return sum((d.float().square().mean() for d in (down, across) if d.numel()), image.new_zeros(()).float())
+    return sum((d.float().abs().pow(power).mean() for d in (down, across) if d.numel()), image.new_zeros(()).float())
 
 
 def lattice(image: Float[Tensor, "B C H W"], period: int = 8) -> Float[Tensor, ""]:

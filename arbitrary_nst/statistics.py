@@ -57,8 +57,40 @@ def moments(features: Float[Tensor, "B C H W"], eps: float = 1e-5) -> Float[Tens
 def gram_matrix(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C C"]:
     """Inner products of channels, divided by the number of positions N (Gatys et al. 2016, eq. 3, up to the 1 / N).
 
-    Returned in float32 at least; products of lower precision accumulate in float32 on every device.
+    Returned in float32 at least; products of lower precision accumulate in float32 on every device. Differentiable
+    once.
     """
+    if torch.is_grad_enabled() and features.requires_grad:
+        return _Gram.apply(features)
+    return _gram(features)
+
+
+def _gram(features: Tensor) -> Tensor:
     flat = features.flatten(2)
-    gram = flat @ (flat.mT / flat.shape[-1])
-    return gram.to(torch.promote_types(gram.dtype, torch.float32))
+    count = flat.shape[2]
+    if features.dtype == torch.float16:  # sums over all positions would leave its range
+        return (flat @ (flat.mT / count)).float()
+    gram = flat @ flat.mT
+    return gram.to(torch.promote_types(gram.dtype, torch.float32)) / count
+
+
+class _Gram(torch.autograd.Function):
+    """One product in the backward pass where there would be two, its result in the features' own memory format.
+
+    Gradients in another format than the features' cost more to add up than the products themselves.
+    """
+
+    @staticmethod
+    def forward(ctx, features: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        return _gram(features)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (features,) = ctx.saved_tensors
+        symmetric = ((gradient + gradient.mT) / (features.shape[2] * features.shape[3])).to(features.dtype)
+        if features.is_contiguous(memory_format=torch.channels_last):
+            rows = features.permute(0, 2, 3, 1).flatten(1, 2) @ symmetric
+            return rows.unflatten(1, features.shape[2:]).permute(0, 3, 1, 2)
+        return (symmetric @ features.flatten(2)).view_as(features)

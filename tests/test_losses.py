@@ -14,6 +14,7 @@ from arbitrary_nst.losses import (
     relative_difference,
     relative_gram_loss,
     relative_moment_loss,
+    squared_difference,
     total_variation,
 )
 from arbitrary_nst.statistics import mean_std
@@ -126,9 +127,29 @@ def test_total_variation_of_a_single_row_or_column_is_finite(height, width, expe
     assert total_variation(ramp).item() == expected
 
 
+def test_absolute_total_variation_by_hand():
+    image = torch.tensor([[0.0, 0.5], [1.0, 0.5]]).expand(1, 3, 2, 2)
+    assert_close(total_variation(image, power=1), torch.tensor((1.0 + 0.0) / 2 + (0.5 + 0.5) / 2))
+
+
+def test_squared_difference_by_hand_with_one_target_for_all():
+    statistics = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+    assert_close(squared_difference(statistics, torch.tensor([[1.0, 4.0]])), torch.tensor((0 + 4 + 4 + 4) / 4))
+
+
+@pytest.mark.parametrize("loss", CONTENT + STYLE)
+def test_gradient_keeps_the_memory_format_of_the_features(loss):
+    """Sums of gradients in two formats are what a step of an optimization would wait for."""
+    features = torch.randn(1, 4, 6, 5).to(memory_format=torch.channels_last).requires_grad_()
+    target = torch.randn(1, 4, 6, 5).to(memory_format=torch.channels_last)
+    (gradient,) = torch.autograd.grad(loss(features, target), features)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_every_public_loss_is_tested_here():
     defined = {name for name, value in vars(losses).items() if getattr(value, "__module__", "") == losses.__name__}
-    assert defined == {loss.__name__ for loss in [*CONTENT, *STYLE, relative_difference, total_variation, lattice]}
+    others = [squared_difference, relative_difference, total_variation, lattice]
+    assert defined == {loss.__name__ for loss in [*CONTENT, *STYLE, *others]}
 
 
 # Lattice

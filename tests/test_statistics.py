@@ -106,6 +106,13 @@ def test_gram_matrix_is_symmetric_and_positive(shape, seed):
     assert torch.linalg.eigvalsh(gram).min() > -1e-12
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_gradient_of_the_gram_matrix_is_the_numerical_one(memory_format):
+    features = torch.randn(2, 3, 2, 4, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
+    weights = torch.randn(2, 3, 3, dtype=torch.float64)  # not symmetric: both places of a product count
+    assert torch.autograd.gradcheck(lambda maps: gram_matrix(maps) * weights, features)
+
+
 def test_gram_matrix_does_not_depend_on_the_size_of_a_repeated_texture():
     texture = torch.randn(1, 3, 4, 4)
     assert_close(gram_matrix(texture.repeat(1, 1, 3, 2)), gram_matrix(texture))
