@@ -11,15 +11,21 @@ import arbitrary_nst
 
 PACKAGE = Path(arbitrary_nst.__file__).parent
 LAYERS = (
-    ("paths", "image", "color", "statistics", "weights", "devices"),
+    ("paths", "image", "color", "figures", "statistics", "weights", "devices"),
     ("normalization", "losses", "features", "tiling"),
-    ("models", "data"),
+    ("models", "data", "recipes"),
     ("objectives", "gatys", "stylizer", "metrics"),
-    ("training", "tracking", "video", "evaluation", "benchmark", "export", "batch"),
+    ("training", "tracking", "video", "evaluation", "optimization", "benchmark", "export", "batch"),
     ("cli", "web"),
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
-EXCEPTIONS = {("image", "paths"), ("training", "tracking"), ("__main__", "cli")}
+EXCEPTIONS = {
+    ("image", "paths"),
+    ("figures", "paths"),
+    ("training", "tracking"),
+    ("optimization", "tracking"),
+    ("__main__", "cli"),
+}
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").parts for path in PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "torchvision", "timm", "wandb", "numpy", "PIL", "tyro", "lightning_fabric", "jaxtyping")
 

@@ -1,0 +1,236 @@
+"""What a comparison found: the table and what its numbers mean, the contact sheet, the plot, the record."""
+
+import csv
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torchvision
+from torch import Tensor
+
+from arbitrary_nst import __version__, metrics
+from arbitrary_nst.evaluation.methods import Method, Optimized
+from arbitrary_nst.evaluation.pairs import Journal, Pair, Row, Studio
+from arbitrary_nst.figures import contact_sheet, line_plot
+from arbitrary_nst.image import save_image
+from arbitrary_nst.metrics import Unavailable
+from arbitrary_nst.paths import written_whole
+
+COLUMNS = {
+    "objective": 3,
+    "style_gap": 4,
+    "gram_gap": 4,
+    "content_drift": 3,
+    "ssim": 3,
+    "lpips": 3,
+    "fid": 1,
+    "artfid": 1,
+    "seconds": 3,
+    "memory_mb": 0,
+}
+"""Of the table, with their decimals."""
+
+SHEET_ROWS = 32
+"""Pairs that the contact sheet shows, the first ones."""
+
+
+def report(
+    folder: Path,
+    methods: Sequence[Method],
+    pairs: Sequence[Pair],
+    pictures: Mapping[str, dict[Pair, Path]],
+    studio: Studio,
+    journal: Journal,
+    reasons: dict[str, str],
+    failures: int,
+) -> None:
+    """Write table.md, table.csv, results.json, sheet.png and plot.png, and print the table."""
+    rows = {label: {pair.name: journal.get(label, pair) or {} for pair in files} for label, files in pictures.items()}
+    means = {label: means_of(list(found.values())) for label, found in rows.items()}
+    sets, more_reasons = distances_of_sets(pictures, studio, means)
+    means = {label: means[label] | sets[label] for label in means}
+    equal = comparisons(methods, rows)
+    resized = {label: sum(bool(row["resized"]) for row in found.values()) for label, found in rows.items()}
+    notes = [f"{name}: not available: {reason}" for name, reason in (reasons | more_reasons).items()]
+    notes += [
+        f"{label}: {count} pictures were brought to {studio.size} pixels" for label, count in resized.items() if count
+    ]
+    notes.append(
+        "seconds and memory are means a picture, with the encoding of the painting or the targets of the optimization, "
+        "without loading models and files; memory is that of the whole process, on a GPU what torch allocated there"
+    )
+    counts = {label: (len(found), len(pairs)) for label, found in rows.items()}
+    text = "\n".join([markdown(means, counts), "", *(f"- {line}" for line in equal + notes)])
+    with written_whole(folder / "table.md") as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+    with written_whole(folder / "table.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["method", "pairs", *COLUMNS])
+        writer.writeheader()
+        writer.writerows({"method": label, "pairs": counts[label][0]} | values for label, values in means.items())
+    record = {
+        "means": means,
+        "comparisons": equal,
+        "notes": notes,
+        "failures": failures,
+        "size": studio.size,
+        "seed": studio.seed,
+        "precision": studio.precision,
+        "optimization_precision": studio.optimization_precision,
+        "versions": versions(studio.device),
+        "pairs": [[pair.content_name, pair.style_name] for pair in pairs],
+        "rows": [row for found in rows.values() for row in found.values()],
+    }
+    with written_whole(folder / "results.json") as partial:
+        partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    draw(folder, methods, pairs, pictures, studio, means)
+    print(text)
+
+
+def markdown(means: Mapping[str, Mapping[str, float]], counts: Mapping[str, tuple[int, int]]) -> str:
+    """Methods down, columns across: "n/a" where no method has a number, a dash where this one has none."""
+    lines = [
+        "| method | pairs | " + " | ".join(COLUMNS).replace("_mb", " (MB)") + " |",
+        "|---" * (2 + len(COLUMNS)) + "|",
+    ]
+    measured = {name for values in means.values() for name in values}
+    for label, values in means.items():
+        done, total = counts[label]
+        cells = [label, f"{total}" if done == total else f"{done} of {total}"]
+        for name, decimals in COLUMNS.items():
+            empty = "-" if name in measured else "n/a"
+            cells.append(f"{values[name]:.{decimals}f}" if name in values else empty)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(
+    folder: Path,
+    methods: Sequence[Method],
+    pairs: Sequence[Pair],
+    pictures: Mapping[str, dict[Pair, Path]],
+    studio: Studio,
+    means: Mapping[str, Mapping[str, float]],
+) -> None:
+    """sheet.png: the first pairs down, methods across. plot.png: the objective over iterations."""
+
+    def cells(pair: Pair) -> list[Tensor | None]:
+        files = [pair.content, pair.style, *(pictures[label].get(pair) for label in pictures)]
+        return [None if file is None else studio.load(file)[0] for file in files]
+
+    shown = [pair for pair in pairs if any(pair in files for files in pictures.values())][:SHEET_ROWS]
+    if not shown:
+        return
+    columns, names = ["content", "style", *pictures], [f"{pair.content_name}, {pair.style_name}" for pair in shown]
+    sheet = contact_sheet([cells(pair) for pair in shown], columns, names, min(studio.size, 192))
+    save_image(sheet, folder / "sheet.png")
+    curves, levels = {}, {}
+    for method in methods:
+        points = [(label, means[label]["objective"]) for label in method.labels if "objective" in means[label]]
+        if isinstance(method, Optimized):
+            x = [int(label.rpartition("@")[2]) for label, _ in points]
+            curves[method.name] = (x, [value for _, value in points])
+        else:
+            levels |= dict(points)
+    line_plot(folder / "plot.png", curves, levels, "iterations", "objective", logarithmic=True)
+
+
+def versions(device: torch.device) -> dict[str, str | None]:
+    """What the numbers depend on beside the settings; `commit` is that of the checkout the package is in, if it is."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        top, commit = run.stdout.split("\n")[:2]
+        commit = commit if Path(top).resolve() == root else None
+    except (OSError, ValueError, subprocess.SubprocessError):
+        commit = None
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "arbitrary_nst": __version__,
+        "commit": commit,
+        "device": f"{device} ({name})",
+    }
+
+
+# Numbers
+
+
+def distances_of_sets(
+    pictures: Mapping[str, dict[Pair, Path]], studio: Studio, means: Mapping[str, dict[str, float]]
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """FID and ArtFID of every label, between its pictures and the paintings of their pairs, one for each picture.
+
+    Returns them, and why columns are missing.
+    """
+    values: dict[str, dict[str, float]] = {label: {} for label in pictures}
+    reasons: dict[str, str] = {}
+    device = torch.device("cpu") if studio.device.type == "mps" else studio.device  # no float64 there
+    for column, network in (("fid", metrics.inception(device)), ("artfid", metrics.art_inception(device))):
+        for label, files in pictures.items():
+            if isinstance(network, Unavailable):
+                result = network
+            elif column == "artfid" and "lpips" not in means[label]:
+                result = Unavailable("it needs LPIPS")
+            else:
+                outputs, styles = map(studio.load, files.values()), (studio.load(pair.style) for pair in files)
+                result = metrics.frechet_distance(network, outputs, styles)
+            if isinstance(result, Unavailable):
+                reasons[column] = result.reason
+            else:
+                values[label][column] = result if column == "fid" else metrics.artfid(means[label]["lpips"], result)
+    return values, reasons
+
+
+def means_of(rows: Sequence[Row]) -> dict[str, float]:
+    """The mean of every column, over the rows that have it."""
+    values = {name: [row[name] for row in rows if row.get(name) is not None] for name in COLUMNS}
+    return {name: math.fsum(numbers) / len(numbers) for name, numbers in values.items() if numbers}
+
+
+def equivalent_iterations(curve: Sequence[tuple[int, float]], value: float) -> float | Literal["better", "worse"]:
+    """After how many iterations a falling curve first has the value.
+
+    Between two measured points the logarithm of the value is taken to be linear in the iterations, as a straight line
+    in a plot with a logarithmic vertical axis. "better" is below every point, "worse" above the first.
+    """
+    if value > curve[0][1]:
+        return "worse"
+    if value == curve[0][1]:
+        return float(curve[0][0])
+    for (start, high), (end, low) in pairwise(curve):
+        if low <= value < high:
+            floor = high * 1e-12  # a picture that is its photo and its painting scores 0
+            return start + (end - start) * math.log(high / max(value, floor)) / math.log(high / max(low, floor))
+    return "better"
+
+
+def comparisons(methods: Sequence[Method], rows: Mapping[str, Mapping[str, Row]]) -> list[str]:
+    """For every method but the optimizations, how many iterations of each its objective is worth, on common pairs."""
+    lines = []
+    for reference in (method for method in methods if isinstance(method, Optimized)):
+        for method in (method for method in methods if not isinstance(method, Optimized)):
+            common = set(rows[method.name]).intersection(*(rows[label] for label in reference.labels))
+            if not common:
+                continue
+
+            def mean(label: str, common: set[str] = common) -> float:
+                return means_of([rows[label][name] for name in sorted(common)])["objective"]
+
+            points = zip(reference.counts, map(mean, reference.labels), strict=True)
+            found = equivalent_iterations(list(points), mean(method.name))
+            words = {
+                "better": f"is better than {reference.name} at {max(reference.counts)} iterations, the most measured",
+                "worse": f"is worse than {reference.name} at {min(reference.counts)} iterations, the fewest measured",
+            }
+            equal = f"equals {reference.name} at about {found:.0f} iterations" if isinstance(found, float) else ""
+            lines.append(f"{method.name} {equal or words[str(found)]}, on {len(common)} pairs")
+    return lines

@@ -1,0 +1,544 @@
+"""The comparison of methods: true runs on tiny pictures, resuming, failures, and the arithmetic of its tables."""
+
+import csv
+import json
+import math
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import arbitrary_nst
+from arbitrary_nst import metrics
+from arbitrary_nst.evaluation import EvaluateConfig, evaluate
+from arbitrary_nst.evaluation import methods as making
+from arbitrary_nst.evaluation.command import check_settings, find_pairs, settings_of
+from arbitrary_nst.evaluation.methods import (
+    Folder,
+    OnePass,
+    Optimized,
+    parse_methods,
+    peak_memory,
+    reset_peak_memory,
+    timed,
+)
+from arbitrary_nst.evaluation.pairs import Pair, Studio, read_pairs, square
+from arbitrary_nst.evaluation.report import COLUMNS, comparisons, equivalent_iterations, markdown, means_of, versions
+from arbitrary_nst.image import load_image, save_image
+from arbitrary_nst.metrics import Unavailable
+from arbitrary_nst.models import FixedStyles, multi_style
+from arbitrary_nst.models.files import save_model
+
+SIZE = 32
+PAIRS = ["lake_stylized_dots", "lake_stylized_waves", "hill_stylized_dots", "hill_stylized_waves"]
+
+
+@pytest.fixture(scope="module")
+def features():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return metrics.feature_network(pretrained=False)
+
+
+@pytest.fixture(scope="module")
+def model_file(light_model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "random.safetensors"
+    save_model(light_model, "light", path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two photos, two paintings, and pictures that somebody else made of the four pairs."""
+    for kind, names in (("content", ("lake", "hill")), ("style", ("dots", "waves"))):
+        for name in names:
+            save_image(torch.rand(1, 3, 40, 52), tmp_path / kind / f"{name}.png")
+    for name in PAIRS:
+        save_image(torch.rand(1, 3, SIZE, SIZE), tmp_path / "peer" / f"{name}.png")
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_downloads(monkeypatch):
+    """The networks that may not be had are not; tests that want one put theirs in the place."""
+    for name in ("perceptual_distance", "inception", "art_inception"):
+        monkeypatch.setattr(metrics, name, lambda device, name=name: Unavailable(f"no {name} in tests"))
+
+
+@pytest.fixture
+def run(folder, features):
+    def call(*methods, **options):
+        defaults = {"content": (folder / "content",), "style": (folder / "style",), "output": folder / "out"}
+        config = EvaluateConfig(methods=methods, size=SIZE, device="cpu", **defaults | options)
+        return evaluate(config, features)
+
+    return call
+
+
+@pytest.fixture
+def optimizer(monkeypatch):
+    """In the place of the optimization: its pictures go from the photo to the painting; runs are counted."""
+    runs = []
+
+    def optimize(content, styles, recipe, *, device, precision, seed, features):
+        (steps,) = recipe.steps
+        runs.append(steps)
+        for step in range(1, steps + 1):
+            yield SimpleNamespace(step=step, image=torch.lerp(content, styles[0], 1 - 0.9**step))
+
+    monkeypatch.setattr(making.gatys, "optimize", optimize)
+    monkeypatch.setattr(making.gatys, "feature_network", lambda recipe: None)
+    return runs
+
+
+def results(folder) -> dict:
+    return json.loads((folder / "out" / "results.json").read_text())
+
+
+def lines(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()]
+
+
+# True runs
+
+
+def test_models_folders_and_optimizations_meet_in_one_table(run, folder, model_file, optimizer, capsys):
+    assert run(f"ours={model_file}", str(folder / "peer"), "slow=gatys2016@3,1") == 0
+    out = folder / "out"
+    made = {path.relative_to(out / "pictures").as_posix() for path in (out / "pictures").rglob("*.png")}
+    assert made == {f"{method}/{name}.png" for method in ("ours", "slow@1", "slow@3") for name in PAIRS}
+    assert optimizer == [1] + [3] * 4  # one uncounted, then one run a pair
+
+    record = results(folder)
+    assert list(record["means"]) == ["ours", "peer", "slow@1", "slow@3"]
+    assert len(record["rows"]) == 16
+    assert record["pairs"] == [name.split("_stylized_") for name in sorted(PAIRS)]
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["failures"] == 0
+    for label in ("ours", "slow@3"):
+        assert record["means"][label]["seconds"] > 0
+    assert "seconds" not in record["means"]["peer"]
+    table = (out / "table.md").read_text()
+    assert table.strip() in capsys.readouterr().out
+    assert "no perceptual_distance in tests" in table
+    assert len(record["comparisons"]) == 2  # of ours and of peer
+    assert (out / "plot.png").stat().st_size > 0
+    assert load_image(out / "sheet.png").shape[2] > 4 * SIZE
+
+
+def test_table_values_are_the_means_of_their_rows(run, folder, model_file):
+    run(str(model_file), str(folder / "peer"))
+    record = results(folder)
+    with (folder / "out" / "table.csv").open() as file:
+        table = {row["method"]: row for row in csv.DictReader(file)}
+    for label in ("random", "peer"):
+        rows = [row for row in record["rows"] if row["method"] == label]
+        assert len(rows) == 4
+        assert table[label]["pairs"] == "4"
+        for column in ("objective", "style_gap", "gram_gap", "content_drift", "ssim"):
+            mean = sum(row[column] for row in rows) / 4
+            assert float(table[label][column]) == pytest.approx(mean)
+            assert record["means"][label][column] == pytest.approx(mean)
+        assert table[label]["lpips"] == ""
+
+
+def test_scores_are_those_of_the_written_picture(run, folder, model_file, features):
+    run(str(model_file), limit=1)
+    (row,) = results(folder)["rows"]
+    path = folder / "out" / "pictures" / "random" / f"{row['content']}_stylized_{row['style']}.png"
+    photo, painting = (square(load_image(folder / kind / f"{row[kind]}.png"), SIZE) for kind in ("content", "style"))
+    expected = metrics.scores(*(metrics.traits(features, image) for image in (load_image(path), photo, painting)))
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+
+
+def test_peak_memory_is_of_the_process_and_begins_anew():
+    device = torch.device("cpu")
+    if not reset_peak_memory(device):
+        pytest.skip("this system does not tell")
+    peaks = [peak_memory(device) or math.nan]
+    torch.ones(20_000_000).sum()
+    peaks.append(peak_memory(device) or math.nan)
+    reset_peak_memory(device)
+    peaks.append(peak_memory(device) or math.nan)
+    assert peaks[1] > peaks[0] + 60  # 80 MB, freed since
+    assert peaks[2] < peaks[1] - 40
+
+
+def test_the_clock_stops_while_a_picture_is_saved(folder, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(making.time, "perf_counter", lambda: now[0])
+
+    def paint(pair, content, style, labels):
+        for label in labels:
+            now[0] += 1
+            yield label, content
+
+    pair = Pair(folder / "content" / "lake.png", folder / "style" / "dots.png", "lake", "dots")
+    studio = Studio(SIZE, torch.device("cpu"), "float32", 0)
+    seconds = []
+    for _, image, cost in timed(paint, pair, ["a", "b"], studio):
+        assert image.shape == (1, 3, SIZE, SIZE)
+        seconds.append(cost["seconds"])
+        now[0] += 10
+    assert seconds == [1, 2]
+
+
+# Resuming
+
+
+def test_what_is_done_is_not_done_again(run, folder, model_file, optimizer, monkeypatch):
+    methods = (str(model_file), str(folder / "peer"), "relative@2")
+    assert run(*methods) == 0
+    before, means = lines(folder), results(folder)["means"]
+    optimizer.clear()
+    monkeypatch.setattr(making.Stylizer, "from_pretrained", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(metrics, "scores", lambda *_: pytest.fail("a picture was scored"))
+    assert run(*methods) == 0
+    assert optimizer == []
+    assert sorted(map(str, lines(folder))) == sorted(str(row) for row in before if "objective" in row)
+    assert results(folder)["means"] == means
+
+
+def test_an_interrupted_run_goes_on(run, folder, optimizer):
+    assert run("relative@1,3") == 0
+    expected = results(folder)["means"]
+    journal = folder / "out" / "results.jsonl"
+    kept = [row for row in lines(folder) if (row["method"], row["content"]) != ("relative@1", "hill")]
+    journal.write_text("".join(json.dumps(row) + "\n" for row in kept) + '{"method": "rela')  # killed while writing
+    (folder / "out" / "pictures" / "relative@3" / "lake_stylized_dots.png").unlink()
+    optimizer.clear()
+    assert run("relative@1,3") == 0
+    assert optimizer == [1, 1, 1, 3]  # the uncounted one, two pairs that lack the first, one the second
+    for label, values in results(folder)["means"].items():
+        assert values["objective"] == pytest.approx(expected[label]["objective"])
+
+
+def test_methods_can_be_added_and_a_changed_one_is_made_anew(run, folder, light_model, tmp_path):
+    changing = tmp_path / "changing.safetensors"
+    save_model(light_model, "light", changing)
+    assert run(str(folder / "peer")) == 0
+    assert run(str(folder / "peer"), str(changing)) == 0
+    first = results(folder)["means"]
+    save_model(light_model, "light", changing, half=True)
+    save_image(torch.zeros(1, 3, SIZE, SIZE), folder / "peer" / f"{PAIRS[0]}.png")
+    assert run(str(folder / "peer"), str(changing)) == 0
+    second = results(folder)["means"]
+    assert second["changing"]["seconds"] != first["changing"]["seconds"]
+    assert second["peer"]["objective"] != first["peer"]["objective"]
+
+
+@pytest.mark.parametrize("change", [{"size": 48}, {"seed": 1}, {"limit": 2}, {"precision": "bfloat16"}])
+def test_a_folder_of_other_settings_is_refused(folder, change):
+    config = EvaluateConfig(
+        methods=("peer",), content=(folder / "content",), style=(folder / "style",), output=folder, size=SIZE
+    )
+
+    def settings(config):
+        return settings_of(Studio(config.size, torch.device("cpu"), config.precision, config.seed), find_pairs(config))
+
+    check_settings(folder / "settings.json", settings(config))
+    check_settings(folder / "settings.json", settings(config))
+    with pytest.raises(ValueError, match="other pairs" if "limit" in change else next(iter(change))):
+        check_settings(folder / "settings.json", settings(replace(config, **change)))
+
+
+# Failures
+
+
+def test_bad_pictures_are_told_and_the_others_done(run, folder, model_file, capsys):
+    (folder / "content" / "broken.png").write_bytes(b"no picture")
+    (folder / "peer" / f"{PAIRS[0]}.png").unlink()
+    (folder / "peer" / f"{PAIRS[1]}.png").write_bytes(b"no picture")
+    assert run(str(model_file), str(folder / "peer")) == 1
+    errors = capsys.readouterr().err
+    assert "broken.png" in errors
+    assert f"{PAIRS[0]}.*" in errors
+    assert f"{PAIRS[1]}.png" in errors
+    record = results(folder)
+    assert record["failures"] == 2 + 2 + 1 + 1  # of ours and, missing, of the peer; one missing and one damaged
+    table = (folder / "out" / "table.md").read_text()
+    assert "| random | 4 of 6 |" in table
+    assert "| peer | 2 of 6 |" in table
+
+
+def test_a_bad_method_does_not_end_the_run(run, folder, model_file, capsys):
+    (folder / "damaged.safetensors").write_bytes(b"no model")
+    (folder / "empty").mkdir()
+    methods = [str(folder / "damaged.safetensors"), "mona", str(folder / "empty"), str(model_file)]
+    assert run(*methods) == 1
+    errors = capsys.readouterr().err
+    assert all(name in errors for name in ("damaged.safetensors", "mona", "empty"))
+    assert "| random | 4 |" in (folder / "out" / "table.md").read_text()
+
+
+def test_an_optimization_that_fails_leaves_what_it_had_made(run, folder, optimizer, monkeypatch, capsys):
+    steady = making.gatys.optimize
+
+    def diverging(content, styles, recipe, **options):
+        for iterate in steady(content, styles, recipe, **options):
+            if iterate.step == 3:
+                raise FloatingPointError("the loss is no longer a number")
+            yield iterate
+
+    monkeypatch.setattr(making.gatys, "optimize", diverging)
+    assert run("relative@2,4") == 1
+    assert "no longer a number" in capsys.readouterr().err
+    table = (folder / "out" / "table.md").read_text()
+    assert "| relative@2 | 4 |" in table
+    assert "| relative@4 | 0 of 4 |" in table
+
+
+# Methods
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"), [("auto", "float32"), ("float32", "float32"), ("bfloat16", "bfloat16")]
+)
+def test_optimizations_are_in_bfloat16_where_it_is_asked_for_by_name(
+    run, folder, optimizer, monkeypatch, precision, expected
+):
+    faked, seen = making.gatys.optimize, set()
+
+    def optimize(*arguments, **options):
+        seen.add(options["precision"])
+        return faked(*arguments, **options)
+
+    monkeypatch.setattr(making.gatys, "optimize", optimize)
+    assert run("relative@1", limit=1, precision=precision) == 0
+    assert seen == {expected}
+    settings = json.loads((folder / "out" / "settings.json").read_text())
+    for record in (settings, results(folder)):
+        assert (record["precision"], record["optimization_precision"]) == (precision, expected)
+
+
+def test_pictures_of_another_size_are_brought_to_the_common_one_and_counted(run, folder):
+    save_image(torch.rand(1, 3, 40, 52), folder / "peer" / f"{PAIRS[2]}.png")
+    assert run(str(folder / "peer")) == 0
+    assert f"peer: 1 pictures were brought to {SIZE} pixels" in (folder / "out" / "table.md").read_text()
+
+
+def test_a_model_of_fixed_styles_makes_only_those_that_it_knows(run, folder):
+    files = []
+    for styles in (("waves",), ("other", "stars")):
+        model = multi_style(styles=styles).eval()
+        assert isinstance(model, FixedStyles)
+        files.append(folder / f"{styles[0]}.safetensors")
+        save_model(model, "multi-style", files[-1])
+    assert run("fixed=" + ",".join(map(str, files))) == 0
+    assert "| fixed | 2 of 4 |" in (folder / "out" / "table.md").read_text()
+    made = sorted(path.name for path in (folder / "out" / "pictures" / "fixed").iterdir())
+    assert made == ["hill_stylized_waves.png", "lake_stylized_waves.png"]
+
+
+def test_methods_are_read_by_what_they_name(folder, model_file):
+    methods = parse_methods([str(folder / "peer"), f"a={model_file}", "x.safetensors,y.safetensors", "g=relative@9,1"])
+    assert methods == [
+        Folder("peer", folder / "peer"),
+        OnePass("a", (str(model_file),)),
+        OnePass("x+y", ("x.safetensors", "y.safetensors")),
+        Optimized("g", "relative", (1, 9)),
+    ]
+    assert [label for method in methods for label in method.labels] == ["peer", "a", "x+y", "g@1", "g@9"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["relative@0"], "positive numbers"),
+        (["relative@5,"], "positive numbers"),
+        (["relative@many"], "positive numbers"),
+        (["nonesuch@5"], "no preset 'nonesuch'"),
+        (["light", "Light"], "'Light' is taken"),
+        (["a=relative@5", "a=relative@5,6"], "'a@5' is taken"),
+        (["a="], "names no model"),
+        (["a:b=light"], "cannot name a folder"),
+        (["..=light"], "cannot name a folder"),
+    ],
+)
+def test_methods_that_cannot_be_are_refused(texts, message):
+    with pytest.raises(ValueError, match=message):
+        parse_methods(texts)
+
+
+# Pairs
+
+
+def test_every_photo_meets_every_painting_and_names_are_unique(folder):
+    save_image(torch.rand(1, 3, 33, 33), folder / "more" / "lake.jpg")
+    config = EvaluateConfig(
+        methods=("light",),
+        content=(folder / "content", folder / "more"),
+        style=(folder / "style" / "dots.png",),
+        output=folder / "out",
+    )
+    assert [pair.name for pair in find_pairs(config)] == [
+        "hill_stylized_dots",
+        "lake_stylized_dots",
+        "lake-2_stylized_dots",
+    ]
+    assert len(find_pairs(replace(config, limit=2))) == 2
+
+
+@pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t")])
+def test_pairs_come_from_a_file_with_paths_relative_to_it(folder, suffix, separator):
+    path = folder / f"pairs{suffix}"
+    rows = [("Content", "Style"), ("content/lake.png", "style/dots.png"), (" content/hill.png", "style/waves.png")]
+    path.write_text("\ufeff" + "\n".join(map(separator.join, rows)) + "\n\n", encoding="utf-8")
+    config = EvaluateConfig(methods=("light",), pairs=path, output=folder / "out")
+    assert [pair.name for pair in find_pairs(config)] == ["lake_stylized_dots", "hill_stylized_waves"]
+    assert find_pairs(config)[0].content == folder / "content" / "lake.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("content/lake.png\n", "line 1: needs two columns"),
+        ("content/lake.png,style/dots.png,style/waves.png\n", "line 1: needs two columns"),
+        ("content,style\ncontent/lake.png,\n", "line 2: needs two columns"),
+        ("content/lake.png,style/none.png\n", "line 1: there is no file .*none.png"),
+        ("content,style\n", "names no pair"),
+        ("", "names no pair"),
+    ],
+)
+def test_a_wrong_file_of_pairs_is_refused_with_its_line(folder, text, message):
+    path = folder / "pairs.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_pairs(path)
+
+
+def test_a_file_of_pairs_that_is_not_there_is_refused(folder):
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_pairs(folder / "nowhere.csv")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": ()}, "--methods"),
+        ({"style": ()}, "--style"),
+        ({"pairs": Path("pairs.csv")}, "--pairs"),
+        ({"size": 31}, "--size 31"),
+        ({"limit": 0}, "--limit 0"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_by_name(tmp_path, change, message):
+    options = {"methods": ("light",), "content": (tmp_path,), "style": (tmp_path,), "output": tmp_path}
+    with pytest.raises(ValueError, match=message):
+        EvaluateConfig(**options | change)
+
+
+@pytest.mark.parametrize("shape", [(40, 52), (52, 40), (20, 24), (32, 32)])
+def test_squares_are_of_the_middle(shape):
+    image = torch.zeros(1, 3, *shape)
+    image[:, :, shape[0] // 2 - 2 : shape[0] // 2 + 2, shape[1] // 2 - 2 : shape[1] // 2 + 2] = 1
+    cut = square(image, 32)
+    assert cut.shape == (1, 3, 32, 32)
+    assert torch.allclose(cut, cut.flip(2), atol=1e-5)
+    assert torch.allclose(cut, cut.flip(3), atol=1e-5)
+
+
+# Arithmetic
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (16.1, "worse"),
+        (16.0, 10.0),
+        (8.0, 20.0),  # the geometric middle of 16 and 4
+        (4.0, 30.0),
+        (math.sqrt(8), 40.0),  # halfway from 4 to 2 on the logarithm
+        (2.0, 50.0),
+        (1.9, "better"),
+    ],
+)
+def test_equivalent_iterations_by_hand(value, expected):
+    found = equivalent_iterations([(10, 16.0), (30, 4.0), (50, 2.0)], value)
+    assert found == (expected if isinstance(expected, str) else pytest.approx(expected))
+
+
+def test_equivalent_iterations_take_the_first_crossing_and_pass_level_stretches():
+    curve = [(1, 4.0), (2, 4.0), (3, 6.0), (4, 1.0), (5, 3.0), (6, 1.0)]
+    assert equivalent_iterations(curve, 4.0) == 1
+    assert equivalent_iterations(curve, 1.0) == 4
+    assert equivalent_iterations([(7, 3.0)], 3.0) == 7
+    assert equivalent_iterations([(7, 3.0)], 2.0) == "better"
+    assert equivalent_iterations([(1, 2.0), (5, 0.0)], 0.0) == pytest.approx(5)
+
+
+def test_methods_are_compared_on_their_common_pairs_alone():
+    rows = {
+        "g@10": {"a": {"objective": 16.0}, "b": {"objective": 100.0}},
+        "g@30": {"a": {"objective": 4.0}, "b": {"objective": 50.0}},
+        "fixed": {"a": {"objective": 8.0}},
+        "good": {"a": {"objective": 1.0}, "b": {"objective": 1.0}},
+        "bad": {"a": {"objective": 500.0}},
+        "none": {},
+    }
+    methods = [Optimized("g", "relative", (10, 30)), *(OnePass(name, ()) for name in ("fixed", "good", "bad", "none"))]
+    assert comparisons(methods, rows) == [
+        "fixed equals g at about 20 iterations, on 1 pairs",
+        "good is better than g at 30 iterations, the most measured, on 2 pairs",
+        "bad is worse than g at 10 iterations, the fewest measured, on 1 pairs",
+    ]
+
+
+def test_means_pass_over_what_a_row_has_not():
+    rows = [{"objective": 1.0, "seconds": 2.0, "memory_mb": None}, {"objective": 4.0, "method": "x"}]
+    assert means_of(rows) == {"objective": 2.5, "seconds": 2.0}
+
+
+def test_the_table_tells_what_nobody_has_from_what_one_has_not():
+    means = {"a": {"objective": 1.23456, "seconds": 0.5}, "b": {"objective": 2.0}}
+    header, _, first, second = markdown(means, {"a": (3, 3), "b": (1, 3)}).splitlines()
+    assert header.split(" | ")[2:] == [*list(COLUMNS)[:-1], "memory (MB) |"]
+    assert first == "| a | 3 | 1.235 | n/a | n/a | n/a | n/a | n/a | n/a | n/a | 0.500 | n/a |"
+    assert second == "| b | 1 of 3 | 2.000 | n/a | n/a | n/a | n/a | n/a | n/a | n/a | - | n/a |"
+
+
+def test_the_record_names_the_commit_of_the_checkout():
+    root = Path(arbitrary_nst.__file__).parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("the package is not in a checkout")
+    head = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    assert versions(torch.device("cpu"))["commit"] == head.stdout.strip()
+
+
+# Networks that may not be had
+
+
+def test_lpips_fid_and_artfid_are_in_the_table_where_they_can_be_had(run, folder, monkeypatch):
+    assert run(str(folder / "peer")) == 0
+    assert "lpips" not in results(folder)["means"]["peer"]
+    monkeypatch.setattr(metrics, "perceptual_distance", lambda device: lambda output, content: 0.5)
+    monkeypatch.setattr(metrics, "inception", lambda device: "inception")
+    monkeypatch.setattr(metrics, "art_inception", lambda device: "art")
+
+    def frechet_distance(network, outputs, references):
+        assert len(list(outputs)) == len(list(references)) == 4
+        return {"inception": 7.0, "art": 3.0}[network]
+
+    monkeypatch.setattr(metrics, "frechet_distance", frechet_distance)
+    assert run(str(folder / "peer")) == 0  # old scores are completed
+    means = results(folder)["means"]["peer"]
+    assert (means["lpips"], means["fid"], means["artfid"]) == (0.5, 7.0, 6.0)
+    assert "not available" not in (folder / "out" / "table.md").read_text()
+
+
+def test_artfid_needs_lpips_and_says_so(run, folder, monkeypatch):
+    monkeypatch.setattr(metrics, "art_inception", lambda device: "art")
+    assert run(str(folder / "peer")) == 0
+    assert "artfid: not available: it needs LPIPS" in (folder / "out" / "table.md").read_text()
+
+
+def test_a_folder_without_any_picture_leaves_a_table_and_no_sheet(run, folder):
+    shutil.rmtree(folder / "peer")
+    (folder / "peer").mkdir()
+    assert run(str(folder / "peer")) == 1
+    assert "| peer | 0 of 4 |" in (folder / "out" / "table.md").read_text()
+    assert not (folder / "out" / "sheet.png").exists()
