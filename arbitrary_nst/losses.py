@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H x W positions.
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -15,8 +16,13 @@ from arbitrary_nst.statistics import gram_matrix, moments
 
 def content_loss(output: Float[Tensor, "B C H W"], content: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
     """Mean squared difference of features (Johnson et al. 2016, eq. 2; Ghiasi et al. 2017, eq. 3)."""
-    # not mse_loss, whose gradient leaves the memory format of the features, which makes every sum after it slow
-    return (output.float() - content.float()).square().mean()
+    return _mean_square(output.float() - content.float()).mean()
+
+
+def _mean_square(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B"]:
+    """Of each sample. The gradient of a norm keeps the memory format of the features; that of `mse_loss` does not, and
+    sums of gradients in two formats are slow."""
+    return torch.linalg.vector_norm(features, dim=(1, 2, 3)).square() / features[0].numel()
 
 
 def moment_loss(output: Float[Tensor, "B C H W"], style: Float[Tensor, "#B C h w"]) -> Float[Tensor, ""]:
@@ -44,7 +50,7 @@ def relative_difference(output: Float[Tensor, "B *D"], target: Float[Tensor, "#B
 def relative_content_loss(output: Float[Tensor, "B C H W"], content: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
     """Mean squared difference of features in units of the photo's own variance."""
     output, content = output.float(), content.float()
-    difference = (output - content).square().flatten(1).mean(1)
+    difference = _mean_square(output - content)
     return (difference / content.flatten(1).var(1).clamp_min(1e-12)).mean()
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/optimization_step.py [--sizes 256 512] [--preset gatys2016] [--steps 40] [--precision float32]
 
-Both are timed in turn in one run; the medians and their ratio are printed. The bare pass goes from pixels to the deepest
-layer and back to the pixels, without losses, with the gradient of one layer's mean.
+Both are timed in turn in one run; the medians and their ratio are printed. The bare pass goes from pixels to the
+deepest layer and back, without losses, with the gradient of that layer's mean.
 """
 
 import statistics

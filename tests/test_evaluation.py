@@ -493,6 +493,10 @@ def test_means_pass_over_what_a_row_has_not():
     assert means_of(rows) == {"objective": 2.5, "seconds": 2.0}
 
 
+def test_an_interrupted_picture_does_not_make_its_method_slow():
+    assert means_of([{"seconds": seconds} for seconds in (1.0, 1.2, 600.0)]) == {"seconds": 1.2}
+
+
 def test_the_table_tells_what_nobody_has_from_what_one_has_not():
     means = {"a": {"objective": 1.23456, "seconds": 0.5}, "b": {"objective": 2.0}}
     header, _, first, second = markdown(means, {"a": (3, 3), "b": (1, 3)}).splitlines()

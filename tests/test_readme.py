@@ -2,13 +2,14 @@
 
 import re
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from arbitrary_nst.batch import StylizeConfig
+from arbitrary_nst.cli import COMMANDS
 from arbitrary_nst.image import load_image
-from arbitrary_nst.training import TrainConfig
+from arbitrary_nst.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "arbitrary_nst" / "pretrained" / "light.md"]
@@ -22,15 +23,20 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
     assert load_image("coffee.png").shape == load_image("between.png").shape == photo.shape
 
 
+def options_of(name: str) -> set[str]:
+    command = COMMANDS[name]
+    config = getattr(import_module(f"arbitrary_nst.{command.module}"), command.config)
+    names = [*fields(config), *(fields(Recipe) if name == "optimize" else ())]
+    return {field.name.replace("_", "-") for field in names}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_of_a_quoted_command_exists(page):
-    known = {
-        config: {field.name.replace("_", "-") for field in fields(config)} for config in (StylizeConfig, TrainConfig)
-    }
-    for command in re.findall(r"python (?:infer|train)\.py[^\n`#]*", page.read_text(encoding="utf-8")):
-        config = StylizeConfig if "infer.py" in command else TrainConfig
-        for option in re.findall(r"--([a-z][a-z-]*)", command):
-            assert option in known[config], f"{page.name}: {command}"
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for script, module, rest in re.findall(r"python (?:(infer|train)\.py|-m arbitrary_nst ([a-z]+))([^\n`#]*)", text):
+        known = options_of({"infer": "stylize"}.get(script, script) or module)
+        for option in re.findall(r"--([a-z][a-z-]*)", rest):
+            assert option in known, f"{page.name}: {rest}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import platform
+import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -62,7 +63,7 @@ def report(
         f"{label}: {count} pictures were brought to {studio.size} pixels" for label, count in resized.items() if count
     ]
     notes.append(
-        "seconds and memory are means a picture, with the encoding of the painting or the targets of the optimization, "
+        "seconds are the median picture's, with the encoding of the painting or the targets of the optimization, "
         "without loading models and files; memory is that of the whole process, on a GPU what torch allocated there"
     )
     counts = {label: (len(found), len(pairs)) for label, found in rows.items()}
@@ -191,9 +192,13 @@ def distances_of_sets(
 
 
 def means_of(rows: Sequence[Row]) -> dict[str, float]:
-    """The mean of every column, over the rows that have it."""
+    """The mean of every column, over the rows that have it; of seconds the median, for the sake of interruptions."""
     values = {name: [row[name] for row in rows if row.get(name) is not None] for name in COLUMNS}
-    return {name: math.fsum(numbers) / len(numbers) for name, numbers in values.items() if numbers}
+    return {
+        name: statistics.median(numbers) if name == "seconds" else math.fsum(numbers) / len(numbers)
+        for name, numbers in values.items()
+        if numbers
+    }
 
 
 def equivalent_iterations(curve: Sequence[tuple[int, float]], value: float) -> float | Literal["better", "worse"]:
