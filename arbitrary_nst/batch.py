@@ -1,18 +1,53 @@
-"""Stylizing files: every content with every style, each painting encoded once."""
+"""Stylizing files: every content with every style, each painting encoded once.
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+While one photo is painted the next is decoded and the results before are written, in threads of their own.
+"""
+
+import math
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 import tyro
+from jaxtyping import Float, UInt8
+from torch import Tensor, distributed
 from tqdm import tqdm
 
-from arbitrary_nst.image import DEFAULT_MAX_PIXELS, Picture, load_image, load_picture, resize, save_image
+from arbitrary_nst.color import PreserveColor, luminance
+from arbitrary_nst.image import (
+    DEFAULT_MAX_PIXELS,
+    load_exif,
+    load_image,
+    load_pixel_picture,
+    load_pixels,
+    resize,
+    save_pixels,
+    shrink_pixels,
+)
 from arbitrary_nst.models.files import model_file, model_options
 from arbitrary_nst.paths import SUFFIXES, Failures, find_images, unique_names
-from arbitrary_nst.stylizer import NO_STRENGTH, STYLE_SIZE, Precision, Stylizer, blend_codes
+from arbitrary_nst.styles import find_styles, is_saved, load_style
+from arbitrary_nst.stylizer import NO_STRENGTH, SMALLEST_TILE, STYLE_SIZE, Precision, Stylizer, blend_codes
+
+OVERLAP_PIXELS = 2**25
+"""Photos up to so many pixels are decoded and written while others are painted; a larger one has the memory alone."""
+
+WRITERS = 2
+"""Threads that write results, and how many of these wait at most."""
+
+LARGEST_MASK = 4096
+"""Short side in pixels: larger masks are shrunk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,20 +57,43 @@ class StylizeConfig:
     content: tuple[Path, ...]
     """Photos: files, folders (searched recursively) or globs."""
     style: tuple[Path, ...] = ()
-    """Paintings, likewise; for a model that knows only its own styles their names, or nothing for all of them. Every
-    photo is made in every style, unless --style-weights blends them into one."""
+    """Paintings, likewise, style files (.style) among them, or gallery:NAME; for a model that knows only its own styles
+    their names, or nothing for all of them. Every photo is made in every style, unless --style-weights or --mask make
+    one of them."""
     output: Path
-    """A folder, for pictures named CONTENT_stylized_STYLE.png; or one file, for one photo in one style."""
+    """A folder, for pictures named CONTENT_stylized_STYLE.FORMAT; or one file, for one photo in one style."""
     alpha: float = 1.0
     """Strength of the style, 0 to 1."""
     style_weights: tuple[float, ...] = ()
     """Blend the styles into one with these weights, one for each."""
+    mask: tuple[Path, ...] = ()
+    """Where the styles go, one gray picture of any size for each: white is all of the style, black none. All styles
+    make one picture then, blended by --style-weights where masks overlap; what none covers keeps the photo's own
+    look."""
+    preserve_color: PreserveColor = "none"
+    """Keep the photo's colours: by its chrominance (luminance), or by recolouring the paintings (covariance)."""
     content_size: int | None = None
     """Short side of the result in pixels; otherwise it is exactly as large as the photo."""
     style_size: int = STYLE_SIZE
     """Paintings are looked at with this short side at most, in pixels: a smaller one gives finer strokes."""
+    style_scale: float = 1.0
+    """Size of the strokes, 0.25 to 4, whatever the size of the photo: paintings are looked at so many times as large as
+    --style-size says, enlarged if need be. (A style file holds what was seen when it was saved.)"""
+    format: Literal["png", "jpg", "webp", "tiff"] = "png"
+    """Of pictures in a folder; one file has the format of its suffix."""
+    quality: int = 95
+    """Of jpg and webp, 1 to 100."""
+    strip: bool = False
+    """Write no metadata. Otherwise the photo's EXIF is kept, but for its orientation, its thumbnail and the maker's
+    notes, and an sRGB profile is written."""
+    skip_existing: bool = False
+    """Leave results alone whose file exists, and make only the others."""
+    tile: Literal["auto", "off"] | int = "auto"
+    """Paint large pictures in tiles of this side, in pixels; auto: where memory asks for it."""
     model: str = "light"
-    """A model that ships with the package, or a .safetensors file written by train.py."""
+    """A model that ships with the package, a .safetensors file written by train.py, or a folder written by export."""
+    backend: Literal["auto", "torch", "onnx"] = "auto"
+    """What runs the model; auto: onnxruntime for a folder written by export, else torch."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Precision = "auto"
     """auto: bfloat16 where the device multiplies it natively, else float32."""
@@ -49,68 +107,133 @@ class StylizeConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least 1 pixel")
+        if not 0.25 <= self.style_scale <= 4:
+            raise ValueError(f"--style-scale {self.style_scale}: must be between 0.25 (finer strokes) and 4 (larger)")
+        if isinstance(self.tile, int) and self.tile < SMALLEST_TILE:
+            raise ValueError(f"--tile {self.tile}: must be auto, off, or at least {SMALLEST_TILE} pixels")
+        if self.backend != "auto" and (self.backend == "onnx") != Path(self.model).is_dir():
+            wanted = "a folder written by `python -m arbitrary_nst export`" if self.backend == "onnx" else "no folder"
+            raise ValueError(f"--backend {self.backend}: --model must be {wanted}, not {self.model}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"--quality {self.quality}: must be from 1 to 100")
         if self.max_pixels < 0:
             raise ValueError(f"--max-pixels {self.max_pixels}: must be positive, or 0 for no limit")
 
 
 @dataclass(frozen=True)
 class Style:
-    """A style's name, as it goes into file names, and its code."""
+    """A style's name and its code; for colours like the photo's the painting, which every photo needs encoded anew."""
 
     name: str
-    code: torch.Tensor
+    code: Float[Tensor, "1 D"] | None = None
+    painting: Float[Tensor, "1 3 H W"] | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What results of one name are painted with: a style, or several that weights blend or masks divide."""
+
+    name: str
+    styles: Sequence[Style]
+    masks: Float[Tensor, "N 1 h w"] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A photo and, by the name of the look, the files that it is to be painted into."""
+
+    photo: Path
+    targets: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo, and the EXIF for its results; None writes no metadata."""
+
+    path: Path
+    pixels: UInt8[Tensor, "3 H W"]
+    alpha: UInt8[Tensor, "1 H W"] | None
+    exif: bytes | None
+
+
+@dataclass
+class Tally:
+    """What became of the results asked for."""
+
+    written: int = 0
+    skipped: int = 0
+    failures: Failures = field(default_factory=Failures)
+
+    def __str__(self) -> str:
+        skipped, failed = f", {self.skipped} skipped" * (self.skipped > 0), self.failures.count
+        return f"{self.written} pictures written{skipped}" + f", {failed} failures" * (failed > 0)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which stops the work as Ctrl-C does."""
 
 
 def stylize_files(config: StylizeConfig) -> int:
-    """Stylize, and return the exit code: 0 if everything could be done, else 1.
+    """Stylize, and return the exit code: 0 everything done, 1 not everything, 130 or 143 after SIGINT or SIGTERM.
 
-    Raises ImageError where a path leads nowhere, ValueError where options contradict each other.
+    Raises ImageError where a path leads nowhere, StyleFileError where the gallery has no such style, ValueError where
+    options contradict each other.
     """
     contents, chosen = find_images(config.content), _choose_styles(config)
+    masks = find_images(config.mask) if config.mask else []
+    if masks and len(masks) != len(chosen):
+        raise ValueError(f"--mask: {len(chosen)} styles need as many masks, not {len(masks)}")
     if config.style_weights:
         blend_codes([torch.zeros(1, 1)] * len(chosen), config.style_weights)  # refuse bad weights before work
+    looks = {"+".join(chosen): list(chosen)} if config.style_weights or masks else {name: [name] for name in chosen}
     single = config.output.suffix.lower() in SUFFIXES and not config.output.is_dir()
-    results = len(contents) * (1 if config.style_weights else len(chosen))
-    if single and results != 1:
+    if single and len(contents) * len(looks) != 1:
+        results = len(contents) * len(looks)
         raise ValueError(f"--output {config.output}: is one file, but there are {results} results; name a folder")
 
-    failures, limit = Failures(), config.max_pixels or None
-    stylizer = Stylizer.from_pretrained(config.model, config.device, config.precision)
-    styles = list(_encode_styles(stylizer, chosen, config, failures))
-    names = unique_names(contents)
-    written = 0
-    with tqdm(total=len(contents) * len(styles), unit="picture", disable=None) as progress:
-        for path in contents:
-            try:
-                photo = _load_content(path, config.content_size, limit)
-            except Exception as error:  # one bad file never ends a batch
-                failures.add(path, error)
-                progress.update(len(styles))
-                continue
-            for style in styles:
-                target = config.output if single else config.output / f"{names[path]}_stylized_{style.name}.png"
-                try:
-                    save_image(stylizer(photo.rgb, style.code, config.alpha), target, photo.alpha)
-                    written += 1
-                except Exception as error:
-                    failures.add(path, error)
-                progress.update()
-    print(f"{written} pictures written to {config.output}" + f", {failures.count} failures" * bool(failures.count))
-    return 1 if failures.count else 0
+    jobs, tally = [], Tally()
+    for photo, stem in _own_share(unique_names(contents)):
+        files = {look: config.output / f"{stem}_stylized_{look}.{config.format}" for look in looks}
+        targets = dict.fromkeys(looks, config.output) if single else files
+        missing = {look: file for look, file in targets.items() if not (config.skip_existing and file.exists())}
+        tally.skipped += len(targets) - len(missing)
+        jobs += [Job(photo, missing)] if missing else []
+    try:
+        with _terminable():
+            if jobs:
+                _stylize(jobs, looks, chosen, masks, config, tally)
+    except KeyboardInterrupt as stop:
+        asked = sum(len(job.targets) for job in jobs)
+        print(f"interrupted: {tally}, of {asked}", file=sys.stderr)
+        tally.failures.repeat()
+        return 143 if isinstance(stop, Terminated) else 130
+    print(f"{config.output}: {tally}")
+    tally.failures.repeat()
+    _wait_for_other_processes()
+    return 1 if tally.failures.count else 0
 
 
 def _choose_styles(config: StylizeConfig) -> dict[str, Path | None]:
-    """The names of the styles to apply, each with its painting, or with None where it is one of the model's own.
+    """The names of the styles to apply, each with its painting or style file, or None for one of the model's own.
 
-    Raises ImageError where a path leads nowhere, ValueError where there is none or a name is not known.
+    Raises ImageError or StyleFileError where there is no such thing, ValueError where there is none or a name is not
+    known.
     """
     known = model_options(model_file(config.model)).get("styles")
     if known is None:
         if not config.style:
             raise ValueError("--style: name at least one painting")
-        return {name: path for path, name in unique_names(find_images(config.style)).items()}
+        found = find_styles(config.style)
+        saved = [path for path in found.values() if is_saved(path)]
+        if saved and config.preserve_color == "covariance":
+            raise ValueError(f"--preserve-color covariance: recolours paintings, and {saved[0]} is only a code")
+        if len(saved) == len(found) and config.style_scale != 1:
+            raise ValueError(f"--style-scale {config.style_scale}: needs paintings, and {saved[0]} is only a code")
+        return dict(found)
     if config.alpha < 1:
         raise ValueError(f"--alpha {config.alpha}: {NO_STRENGTH}")
+    if config.preserve_color == "covariance":
+        raise ValueError("--preserve-color covariance: recolours paintings, and this model knows only its own styles")
     names = [str(name) for name in config.style] or known
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -118,33 +241,230 @@ def _choose_styles(config: StylizeConfig) -> dict[str, Path | None]:
     return dict.fromkeys(names)
 
 
-def _load_content(path: Path, size: int | None, max_pixels: int | None) -> Picture:
-    picture = load_picture(path, max_pixels)
-    if size is None:
-        return picture
-    alpha = None if picture.alpha is None else resize(picture.alpha, size)
-    return Picture(resize(picture.rgb, size), alpha)
+# The work
 
 
-def _encode_styles(
-    stylizer: Stylizer, chosen: Mapping[str, Path | None], config: StylizeConfig, failures: Failures
-) -> Iterator[Style]:
-    """The styles to apply: one for each that was chosen, or the one that they blend into.
+def _stylize(
+    jobs: Sequence[Job],
+    looks: Mapping[str, Sequence[str]],
+    chosen: Mapping[str, Path | None],
+    masks: Sequence[Path],
+    config: StylizeConfig,
+    tally: Tally,
+) -> None:
+    """Paint the jobs in their order and keep the tally. Looks that cannot be made are left out of them."""
+    stylizer = Stylizer.from_pretrained(config.model, _own_device(config.device), config.precision)
+    wanted = {look: looks[look] for look in looks if any(look in job.targets for job in jobs)}
+    ready = {look.name: look for look in _looks(stylizer, wanted, chosen, masks, config, tally.failures)}
+    jobs = [Job(job.photo, {n: file for n, file in job.targets.items() if n in ready}) for job in jobs] if ready else []
+    with (
+        ThreadPoolExecutor(1) as reader,
+        tqdm(total=sum(len(job.targets) for job in jobs), unit="picture", disable=None) as progress,
+        _Writer(tally, progress) as writer,
+    ):
+        ahead: Future[Photo] | None = None
+        for index, job in enumerate(jobs):
+            try:
+                photo = (ahead or reader.submit(_load_photo, job.photo, config)).result()
+            except Exception as error:  # one bad file never ends a batch
+                writer.failed(job.photo, error, len(job.targets))
+                ahead = None
+                continue
+            small, last = photo.pixels[0].numel() <= OVERLAP_PIXELS, index + 1 == len(jobs)
+            ahead = reader.submit(_load_photo, jobs[index + 1].photo, config) if small and not last else None
+            for name, target in job.targets.items():
+                _paint(stylizer, photo, ready[name], target, config, writer)
+                writer.wait(WRITERS if small else 0)
+            del photo
 
-    A blend that lacks a painting would be another style: then there is none.
+
+def _load_photo(path: Path, config: StylizeConfig) -> Photo:
+    picture = load_pixel_picture(path, config.max_pixels or None)
+    pixels, alpha, size = picture.rgb, picture.alpha, config.content_size
+    if size is not None:
+        pixels = _to_pixels(resize(shrink_pixels(pixels, size), size))
+        alpha = None if alpha is None else _to_pixels(resize(alpha[None].float().div_(255), size))
+    return Photo(path, pixels, alpha, None if config.strip else load_exif(path))
+
+
+def _to_pixels(image: Float[Tensor, "1 C H W"]) -> UInt8[Tensor, "C H W"]:
+    return image[0].mul(255).round_().byte()
+
+
+def _paint(
+    stylizer: Stylizer, photo: Photo, look: Look, target: Path, config: StylizeConfig, writer: "_Writer"
+) -> None:
+    """One result, from the photo to the writer's list."""
+    try:
+        codes = [_code(stylizer, style, photo, config) for style in look.styles]
+        if look.masks is not None:
+            code = torch.cat(codes)
+        else:
+            code = blend_codes(codes, config.style_weights) if config.style_weights else codes[0]
+        pixels = stylizer.paint_pixels(
+            photo.pixels,
+            code,
+            config.alpha,
+            masks=look.masks,
+            preserve_color="luminance" if config.preserve_color == "luminance" else "none",
+            tile=None if config.tile == "off" else config.tile,
+        )
+    except Exception as error:
+        writer.failed(photo.path, error)
+    else:
+        writer.add(photo.path, partial(save_pixels, pixels, target, photo.alpha, config.quality, photo.exif))
+
+
+def _code(stylizer: Stylizer, style: Style, photo: Photo, config: StylizeConfig) -> Float[Tensor, "1 D"]:
+    if style.painting is None:
+        assert style.code is not None
+        return style.code
+    return stylizer.encode_style(style.painting, config.style_size, config.style_scale, like=photo.pixels)
+
+
+class _Writer:
+    """Writes results in threads of its own and keeps the tally; failures are told in the order of the results.
+
+    As a context it waits for what is being written, also where it is left by an exception.
     """
-    styles = []
-    for name, path in chosen.items():
-        if path is None:
-            styles.append(Style(name, stylizer.style_code(name)))
-            continue
+
+    def __init__(self, tally: Tally, progress: tqdm) -> None:
+        self._tally, self._progress = tally, progress
+        self._pool, self._lock = ThreadPoolExecutor(WRITERS), threading.Lock()
+        self._pending: deque[tuple[Path, Future[None]]] = deque()
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.wait()
+        self._pool.shutdown()
+
+    def add(self, photo: Path, save: Callable[[], None]) -> None:
+        self._pending.append((photo, self._pool.submit(self._write, save)))
+
+    def _write(self, save: Callable[[], None]) -> None:
+        save()
+        with self._lock:  # counted here, so that what an interruption finds written is counted too
+            self._tally.written += 1
+
+    def failed(self, photo: Path, error: Exception, results: int = 1) -> None:
+        self._tally.failures.add(photo, error)
+        self._progress.update(results)
+
+    def wait(self, left: int = 0) -> None:
+        """Until no more than so many results wait to be written."""
+        while len(self._pending) > left:
+            photo, future = self._pending[0]
+            error = future.exception()  # an interruption here leaves it in the list
+            self._pending.popleft()
+            if isinstance(error, Exception):
+                self.failed(photo, error)
+            else:
+                self._progress.update()
+
+
+def _looks(
+    stylizer: Stylizer,
+    wanted: Mapping[str, Sequence[str]],
+    chosen: Mapping[str, Path | None],
+    masks: Sequence[Path],
+    config: StylizeConfig,
+    failures: Failures,
+) -> Iterator[Look]:
+    """What can be painted: a look that lacks one of its styles or masks would be another one, and is left out."""
+    styles, stack = {}, []
+    for name in dict.fromkeys(name for names in wanted.values() for name in names):
         try:
-            painting = load_image(path, config.max_pixels or None)
-            styles.append(Style(name, stylizer.encode_style(painting, config.style_size)))
+            styles[name] = _style(stylizer, name, chosen[name], config)
         except Exception as error:  # one bad file never ends a batch
+            failures.add(chosen[name] or Path(name), error)
+    for path in masks:
+        try:
+            stack.append(luminance(load_pixels(path, LARGEST_MASK, config.max_pixels or None)[None] / 255))
+        except Exception as error:
             failures.add(path, error)
-    if not config.style_weights:
-        yield from styles
-    elif len(styles) == len(chosen):
-        code = blend_codes([style.code for style in styles], config.style_weights)
-        yield Style("+".join(style.name for style in styles), code)
+    if len(stack) < len(masks):
+        return
+    shares = weighted_masks(stack, config.style_weights or [1.0] * len(stack)) if stack else None
+    for look, names in wanted.items():
+        if all(name in styles for name in names):
+            yield Look(look, [styles[name] for name in names], shares)
+
+
+def _style(stylizer: Stylizer, name: str, path: Path | None, config: StylizeConfig) -> Style:
+    if path is None:
+        return Style(name, stylizer.style_code(name))
+    if is_saved(path):
+        return Style(name, load_style(path, config.model).code)
+    painting = load_image(path, config.max_pixels or None)
+    if config.preserve_color == "covariance":
+        return Style(name, painting=resize(painting, min(config.style_size, *painting.shape[2:])))
+    return Style(name, stylizer.encode_style(painting, config.style_size, config.style_scale))
+
+
+def weighted_masks(masks: Sequence[Float[Tensor, "1 1 _ _"]], weights: Sequence[float]) -> Float[Tensor, "N 1 H W"]:
+    """Masks of any sizes in one, as large as the largest: where several lie on one another, `weights` divide the place.
+
+    At every point they sum to what they summed to before, but at most to 1.
+    """
+    height, width = max((mask.shape[2:] for mask in masks), key=math.prod)
+    stack = torch.cat([resize(mask, (height, width)) for mask in masks])
+    shares = stack * torch.tensor(weights).view(-1, 1, 1, 1)
+    total = shares.sum(0, keepdim=True)
+    return shares / total.where(total > 0, 1) * stack.sum(0, keepdim=True).clamp(max=1)
+
+
+# Several processes, and signals
+
+
+def _own_share(names: Mapping[Path, str]) -> list[tuple[Path, str]]:
+    """The photos of this process among those that torchrun started: every WORLD_SIZE-th from RANK on."""
+    photos = list(names.items())
+    rank, processes = _environment("RANK", 0), _environment("WORLD_SIZE", 1)
+    if processes == 1:
+        return photos
+    if not 0 <= rank < processes:
+        raise ValueError(f"RANK is {rank} and WORLD_SIZE {processes}: a rank must be from 0 to {processes - 1}")
+    share = photos[rank::processes]
+    print(f"process {rank + 1} of {processes}: {len(share)} of {len(photos)} photos")
+    return share
+
+
+def _environment(name: str, default: int) -> int:
+    value = os.environ.get(name, str(default))
+    if not value.isdecimal():
+        raise ValueError(f"{name} is '{value}': must be a number, as torchrun sets it")
+    return int(value)
+
+
+def _wait_for_other_processes() -> None:
+    """Under torchrun: it stops all processes as soon as one has failed, so that nobody may leave before the last."""
+    if distributed.is_available() and distributed.is_torchelastic_launched():
+        distributed.init_process_group("gloo", timeout=timedelta(days=30))
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
+def _own_device(device: str) -> str:
+    """Under torchrun each process of a machine takes the next of its CUDA devices."""
+    if device in ("auto", "cuda") and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        return f"cuda:{_environment('LOCAL_RANK', 0) % torch.cuda.device_count()}"
+    return device
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises Terminated in the block. (Only the main thread may say so; elsewhere it stays as it is.)"""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -24,6 +24,8 @@ COMMANDS = {
     "train": Command("train a style model", "training", "TrainConfig", "train"),
     "optimize": Command("optimize one picture (Gatys et al.)", "optimization", "OptimizeConfig", "optimize_files"),
     "evaluate": Command("compare methods on the same pairs", "evaluation", "EvaluateConfig", "evaluate"),
+    "export": Command("write a model as ONNX files", "export", "ExportConfig", "export"),
+    "style": Command("save, list, mix and show styles as files", "style_command", "StyleConfig", "manage_styles"),
     "benchmark": Command("time the stylizing of one picture", "benchmark", "BenchmarkConfig", "benchmark"),
 }
 
@@ -48,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config_class = getattr(module, command.config)
         default = preset_default(config_class, getattr(module, "PRESETS", {}), arguments[1:])
-        config = tyro.cli(config_class, prog=f"arbitrary_nst {name}", args=arguments[1:], default=default)
+        given = {} if default is None else {"default": default}
+        config = tyro.cli(config_class, prog=f"arbitrary_nst {name}", args=arguments[1:], **given)
     except SystemExit as stop:  # help was asked for, or the command line was wrong and tyro has said so
         return int(stop.code or 0)
     try:
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(error, 2)
 
 
-def preset_default(config_class: type, presets: Mapping[str, Mapping[str, Any]], arguments: Sequence[str]) -> Any:
+def preset_default(config_class: Any, presets: Mapping[str, Mapping[str, Any]], arguments: Sequence[str]) -> Any:
     """What options are by default after `--preset NAME`: a configuration, or None without a known preset.
 
     Options that must be given stay so.
@@ -90,9 +93,10 @@ def _expected_errors() -> list[type[Exception]]:
     """Errors whose message says all that a user needs; what is not foreseen shows its traceback."""
     from arbitrary_nst.models.files import ModelFileError
     from arbitrary_nst.paths import ImageError
+    from arbitrary_nst.styles import StyleFileError
     from arbitrary_nst.weights import WeightsNotFoundError
 
-    return [ImageError, ModelFileError, WeightsNotFoundError, FloatingPointError]
+    return [ImageError, ModelFileError, StyleFileError, WeightsNotFoundError, FloatingPointError]
 
 
 def _refuse(error: Exception, code: int) -> int:

@@ -1,4 +1,7 @@
-"""Where to compute, and in which precision."""
+"""Where to compute, in which precision, and with how much memory."""
+
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -18,3 +21,50 @@ def fast_bfloat16(device: torch.device) -> bool:
         supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not a public name: it may go
         return supported is not None and supported()
     return False
+
+
+def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
+    """Bytes that can still be had; None where nobody says.
+
+    For the processor, where Linux says it: the least of what the machine has available and what the process's control
+    groups (version 2) leave of their limits.
+
+    Args:
+        root: of the file system that /proc and /sys are read from.
+    """
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    if device.type != "cpu":
+        return None
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    except (OSError, ValueError, IndexError):
+        return None
+    return min(free + _left_by_groups(root), default=None)
+
+
+def _left_by_groups(root: Path) -> list[int]:
+    """What each control group around the process leaves of its limit; a cache of files counts as free."""
+    try:
+        own = next(line[3:] for line in (root / "proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return []
+    left, groups = [], root / "sys/fs/cgroup"
+    folder = groups / own.strip("/")
+    for group in (folder, *folder.parents[: len(folder.relative_to(groups).parts)]):
+        with suppress(OSError, ValueError):  # no limit is the word "max"; the outermost group has no files
+            limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+            statistics = (group / "memory.stat").read_text().split()
+            cached = int(statistics[statistics.index("inactive_file") + 1]) if "inactive_file" in statistics else 0
+            left.append(max(limit - used + cached, 0))
+    return left
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a computation failed for want of memory, in the words of any device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

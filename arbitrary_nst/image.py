@@ -6,7 +6,8 @@ Everywhere else an image is float, RGB (sRGB), (B, 3, H, W), in [0, 1].
 import math
 import os
 from dataclasses import dataclass
-from io import BytesIO
+from functools import cache
+from io import BufferedWriter, BytesIO, FileIO, UnsupportedOperation
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,6 +46,13 @@ _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # gray with more th
 _WHITE_LEVELS = {"I;12": 2**12 - 1, "I;16S": 2**15 - 1, "I;16BS": 2**15 - 1}  # by raw mode, where it is not 2**16 - 1
 _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
 
+_EXIF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 33432, *range(40091, 40096))
+"""What EXIF says of a photo and not of its pixels: description, camera, resolution, software, date, artist, rating,
+copyright, and titles."""
+_EXIF_FOLDERS = (0x8769, 0x8825)  # how the photo was taken, and where
+_EXIF_OF_PIXELS = (0x927C, 0xA000, 0xA001, 0xA002, 0xA003, 0xA005)  # maker's notes, version, colours, size, interop
+_LARGEST_EXIF = 65533 - 6  # what fits into a JPEG
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -55,6 +63,17 @@ class Picture:
 
     rgb: Float[Tensor, "1 3 H W"]
     alpha: Float[Tensor, "1 1 H W"] | None = None
+
+
+@dataclass(frozen=True)
+class PixelPicture:
+    """A decoded file in 8 bits, a quarter of a `Picture`'s memory: sRGB in 0..255, and its transparency or None.
+
+    The three numbers of a pixel lie side by side in memory.
+    """
+
+    rgb: UInt8[Tensor, "3 H W"]
+    alpha: UInt8[Tensor, "1 H W"] | None = None
 
 
 def load_picture(path: PathLike, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Picture:
@@ -74,6 +93,14 @@ def load_image(path: PathLike, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> F
     return load_picture(path, max_pixels).rgb
 
 
+def load_pixel_picture(path: PathLike, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> PixelPicture:
+    """What `load_picture` reads, in 8 bits. Raises ImageError."""
+    with naming(path, _reading_failure):
+        colour, alpha = _decode(path, max_pixels)
+        opacity = None if alpha is None else torch.from_numpy(np.array(alpha))[None]
+        return PixelPicture(_to_pixels(colour), opacity)
+
+
 def load_pixels(path: PathLike, short_side: int, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> UInt8[Tensor, "3 H W"]:
     """The colours of `load_picture` in 0..255, shrunk until the short side is at most `short_side` pixels.
 
@@ -84,10 +111,22 @@ def load_pixels(path: PathLike, short_side: int, max_pixels: int | None = DEFAUL
         raise ValueError(f"short_side must be at least 1, not {short_side}")
     with naming(path, _reading_failure):
         colour, _ = _decode(path, max_pixels, short_side)
-        values = np.array(colour)
-        if colour.mode == "F":
-            values = np.rint(values.clip(0, 1) * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
-        return torch.from_numpy(values).permute(2, 0, 1).contiguous()
+        return _to_pixels(colour).contiguous()
+
+
+def load_exif(path: PathLike) -> bytes:
+    """The EXIF of a file, to be written into a picture made from it; empty where there is none that can be read.
+
+    Without what concerns the file itself and not the photo: orientation, thumbnail, size, and the maker's notes, which
+    refer to places in the file and may hold previews.
+    """
+    if not os.path.isfile(path):  # a pipe can be read only once
+        return b""
+    try:
+        with open(path, "rb") as file:
+            return _kept_exif(_identify(file, None))
+    except Exception:  # whatever is wrong with EXIF, it is no reason to refuse the pixels
+        return b""
 
 
 def save_image(
@@ -95,27 +134,47 @@ def save_image(
     path: PathLike,
     alpha: Float[Tensor, "... H W"] | None = None,
     quality: int = 95,
+    exif: bytes | None = None,
 ) -> None:
     """Write one image, (1, 3, H, W) or (3, H, W) in [0, 1], in the format that the suffix of `path` names.
 
     Values are clamped and rounded to 8 bits; NaN becomes 0. `alpha`, (H, W) with any leading ones, is rejoined in
     PNG, WebP and TIFF, cut at one half in GIF, and in JPEG and BMP, which hold none, the image is laid over white.
-    `quality`, 1 to 100, concerns JPEG and WebP. Missing folders are made. The file appears whole or not at all, and
-    what stood there before stays until then. Raises ImageError, and ValueError for a wrong shape, dtype or quality.
+    `quality`, 1 to 100, concerns JPEG and WebP. With `exif`, empty or of `load_exif`, JPEG, PNG, WebP and TIFF hold it
+    and an sRGB profile (a TIFF no folders of it, such as place and exposure); None writes neither. Missing folders are
+    made. The file appears whole or not at all, and what stood there before stays until then. Raises ImageError, and
+    ValueError for a wrong shape, dtype or quality.
     """
-    with naming(path, _writing_failure):
-        file_format = FORMATS.get(Path(path).suffix.lower())
-        if file_format is None:
-            raise ImageError(f"unknown suffix '{Path(path).suffix}'; use one of {' '.join(SUFFIXES)}")
-        if os.path.isdir(path):
-            raise ImageError("is a folder; name a file in it")
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality must be from 1 to 100, not {quality}")
+    file_format = _format(path, quality)
     image, alpha = _checked(image, alpha)
     with naming(path, _writing_failure):
-        content = _encode(image, alpha, file_format, quality)
-        with written_whole(Path(os.path.realpath(path))) as partial:
-            partial.write_bytes(content)
+        _write(_to_values(image, alpha, file_format), path, file_format, quality, exif)
+
+
+def save_pixels(
+    rgb: UInt8[Tensor, "3 H W"],
+    path: PathLike,
+    alpha: UInt8[Tensor, "1 H W"] | None = None,
+    quality: int = 95,
+    exif: bytes | None = None,
+) -> None:
+    """`save_image` for 8-bit pixels, without a float picture on the way.
+
+    No copy is made of those that lie as in a `PixelPicture` and have no alpha. Raises ImageError, and ValueError for a
+    wrong shape, dtype or quality.
+    """
+    file_format = _format(path, quality)
+    if rgb.dtype != torch.uint8 or rgb.ndim != 3 or len(rgb) != 3 or rgb.numel() == 0:
+        raise ValueError(f"rgb must be uint8 of shape (3, H, W), not {rgb.dtype} of {tuple(rgb.shape)}")
+    if alpha is not None and (alpha.dtype != torch.uint8 or alpha.shape != (1, *rgb.shape[1:])):
+        raise ValueError(f"alpha must be uint8 of shape (1, H, W), not {alpha.dtype} of {tuple(alpha.shape)}")
+    with naming(path, _writing_failure):
+        if alpha is not None and file_format in ("JPEG", "BMP"):
+            values = _to_values(rgb.float().div_(255), alpha.float().div_(255), file_format)
+        else:
+            channels = rgb if alpha is None else torch.cat((rgb, alpha))
+            values = channels.permute(1, 2, 0).contiguous().numpy()
+        _write(values, path, file_format, quality, exif)
 
 
 def resize(image: Float[Tensor, "B C H W"], size: int | tuple[int, int]) -> Float[Tensor, "B C h w"]:
@@ -133,6 +192,27 @@ def resize(image: Float[Tensor, "B C H W"], size: int | tuple[int, int]) -> Floa
     pixels = image.to(device, torch.promote_types(image.dtype, torch.float32))
     resized = interpolate(pixels, (height, width), mode="bicubic", align_corners=False, antialias=True)
     return resized.clamp(0, 1).to(image.device, image.dtype)
+
+
+def shrink_pixels(pixels: UInt8[Tensor, "3 H W"], short_side: int) -> Float[Tensor, "1 3 h w"]:
+    """`resize` to a short side, for 8-bit pixels of any number: never all of them are float at once.
+
+    A smaller image stays as it is. Raises ValueError if `short_side` < 1.
+    """
+    height, width = pixels.shape[1:]
+    if short_side < 1:
+        raise ValueError(f"short_side must be at least 1, not {short_side}")
+    if short_side >= min(height, width):
+        return pixels[None].float().div_(255)
+    size = _fit(height, width, short_side)
+    bands = [  # resizing treats one side after the other, so that bands of rows can be narrowed apart
+        interpolate(
+            band[None].float().div_(255), (band.shape[1], size[1]), mode="bicubic", align_corners=False, antialias=True
+        )
+        for band in pixels.split(1024, dim=1)
+    ]
+    narrowed = torch.cat(bands, 2)
+    return interpolate(narrowed, size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
 
 
 # Errors
@@ -232,6 +312,29 @@ def _orientation(picture: Image.Image) -> Image.Transpose | None:
         return None
 
 
+def _kept_exif(picture: Image.Image) -> bytes:
+    """What `load_exif` keeps of an opened file's EXIF."""
+    found = Image.Image.getexif(picture)  # a PNG's own method decodes the pixels in search of more
+    kept = Image.Exif()
+    kept.update({tag: found[tag] for tag in _EXIF_TAGS if tag in found})
+    for folder in _EXIF_FOLDERS:
+        entries = {tag: value for tag, value in found.get_ifd(folder).items() if tag not in _EXIF_OF_PIXELS}
+        if entries:
+            kept.get_ifd(folder).update(entries)
+    if not len(kept) and not kept._ifds:
+        return b""
+    content = kept.tobytes()
+    return content if len(content) <= _LARGEST_EXIF else b""
+
+
+def _main_exif(content: bytes) -> Image.Exif:
+    """EXIF without its folders: Pillow cannot write these into a compressed TIFF."""
+    found, kept = Image.Exif(), Image.Exif()
+    found.load(content)
+    kept.update({tag: value for tag, value in found.items() if tag in _EXIF_TAGS})
+    return kept
+
+
 def _separate(picture: Image.Image, raw_mode: str) -> tuple[Image.Image, Image.Image | None]:
     """Colours ("RGB", or "F" for wide gray) and alpha ("L") of a loaded picture of any mode."""
     profile = picture.info.get("icc_profile")
@@ -291,7 +394,9 @@ def _separate_wide_gray(
 def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
     """ "L", "RGB", "CMYK" or "LAB" to sRGB, by its ICC profile if that can be used."""
     converted = _by_profile(picture, profile) if profile and picture.mode != "LAB" else None
-    return picture.convert("RGB") if converted is None else converted
+    if converted is not None:
+        return converted
+    return picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy it
 
 
 def _by_profile(picture: Image.Image, profile: bytes) -> Image.Image | None:
@@ -312,11 +417,28 @@ def _by_profile(picture: Image.Image, profile: bytes) -> Image.Image | None:
         return None
 
 
+@cache
+def _srgb_profile() -> bytes:
+    """Without the date of its making, so that equal pictures are equal files."""
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile[:24] + bytes(12) + profile[36:]
+
+
 def _to_tensor(picture: Image.Image, channels: int) -> Float[Tensor, "1 C H W"]:
     values = torch.from_numpy(np.array(picture))
     values = values[None] if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
     scaled = values.to(torch.float32).div_(255) if values.dtype == torch.uint8 else values
     return scaled.expand(channels, -1, -1).contiguous()[None]
+
+
+def _to_pixels(picture: Image.Image) -> UInt8[Tensor, "3 H W"]:
+    """Colours in 0..255, the three numbers of a pixel side by side in memory."""
+    values = np.array(picture)
+    if picture.mode == "F":
+        values = np.rint(values.clip(0, 1) * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+    return torch.from_numpy(values).permute(2, 0, 1)
 
 
 def _fit(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -327,6 +449,19 @@ def _fit(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 
 # Encoding
+
+
+def _format(path: PathLike, quality: int) -> str:
+    """What Pillow calls the format that a path names."""
+    with naming(path, _writing_failure):
+        file_format = FORMATS.get(Path(path).suffix.lower())
+        if file_format is None:
+            raise ImageError(f"unknown suffix '{Path(path).suffix}'; use one of {' '.join(SUFFIXES)}")
+        if os.path.isdir(path):
+            raise ImageError("is a folder; name a file in it")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality must be from 1 to 100, not {quality}")
+    return file_format
 
 
 def _checked(
@@ -348,16 +483,29 @@ def _clean(values: Tensor) -> Tensor:
     return copied.nan_to_num_(nan=0.0, posinf=1.0, neginf=0.0).clamp_(0, 1)
 
 
-def _encode(
-    image: Float[Tensor, "3 H W"], alpha: Float[Tensor, "1 H W"] | None, file_format: str, quality: int
-) -> memoryview:
-    """The bytes of a file. Made in memory, so that a full disk is seen by the one write that follows."""
+def _to_values(
+    image: Float[Tensor, "3 H W"], alpha: Float[Tensor, "1 H W"] | None, file_format: str
+) -> UInt8[np.ndarray, "H W C"]:
+    """Rounded to 8 bits, alpha as a fourth channel; laid over white where the format holds none."""
     rgb = _clean(image)
     opacity = None if alpha is None else _clean(alpha)
     if opacity is not None and file_format in ("JPEG", "BMP"):
         rgb, opacity = rgb * opacity + (1 - opacity), None
     channels = rgb if opacity is None else torch.cat((rgb, opacity))
-    values = channels.mul_(255).round_().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return channels.mul_(255).round_().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+class _Stream(FileIO):
+    """A file that hides its descriptor: Pillow's encoders, given one, do not say why they cannot write."""
+
+    def fileno(self) -> int:
+        raise UnsupportedOperation("fileno")
+
+
+def _write(
+    values: UInt8[np.ndarray, "H W C"], path: PathLike, file_format: str, quality: int, exif: bytes | None
+) -> None:
+    """Encode into a file."""
     picture = Image.fromarray(values)
     options: dict[str, Any] = {
         "JPEG": {"quality": quality, "subsampling": "4:4:4"},
@@ -366,9 +514,12 @@ def _encode(
     }.get(file_format, {})
     if file_format == "GIF":
         picture, options = _to_palette(picture)
-    encoded = BytesIO()
-    picture.save(encoded, file_format, **options)
-    return encoded.getbuffer()
+    if exif is not None and file_format in ("JPEG", "PNG", "WEBP", "TIFF"):
+        options["icc_profile"] = _srgb_profile()
+        if exif:
+            options["exif"] = _main_exif(exif) if file_format == "TIFF" else exif
+    with written_whole(Path(os.path.realpath(path))) as partial, BufferedWriter(_Stream(partial, "w")) as file:
+        picture.save(file, file_format, **options)
 
 
 def _to_palette(picture: Image.Image) -> tuple[Image.Image, dict[str, int]]:

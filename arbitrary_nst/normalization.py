@@ -10,20 +10,52 @@ from torch import Tensor, nn
 
 from arbitrary_nst.statistics import mean_std
 
+Statistics = tuple[Float[Tensor, " C"], Float[Tensor, " C"]]
+"""Mean and variance of every channel, in float32."""
+
 
 def adain(
-    content: Float[Tensor, "B C H W"], mean: Float[Tensor, "#B C 1 1"], std: Float[Tensor, "#B C 1 1"]
+    content: Float[Tensor, "B C H W"],
+    mean: Float[Tensor, "#B C 1 1"],
+    std: Float[Tensor, "#B C 1 1"],
+    statistics: Statistics | None = None,
 ) -> Float[Tensor, "B C H W"]:
-    """Content features given a style's channel means and deviations (Huang & Belongie 2017, eq. 8)."""
-    content_mean, content_std = mean_std(content)
+    """Content features given a style's channel means and deviations (Huang & Belongie 2017, eq. 8).
+
+    Args:
+        statistics: of the content; None: measured.
+    """
+    if statistics is None:
+        content_mean, content_std = mean_std(content)
+    else:
+        content_mean, variance = (values[None, :, None, None] for values in statistics)
+        content_std = (variance + 1e-5).sqrt()
     return (content - content_mean) / content_std * std + mean
+
+
+class AdaptiveInstanceNorm2d(nn.Module):
+    """`adain` as a layer, for features that may be those of a part of a picture only.
+
+    `statistics` are the whole picture's then; None: those of the features themselves.
+    """
+
+    statistics: Statistics | None = None
+
+    def forward(
+        self, features: Float[Tensor, "B C H W"], mean: Float[Tensor, "#B C 1 1"], std: Float[Tensor, "#B C 1 1"]
+    ) -> Float[Tensor, "B C H W"]:
+        return adain(features, mean, std, self.statistics)
 
 
 class ConditionalInstanceNorm2d(nn.Module):
     """Instance normalization with a gamma and a beta for every sample (Dumoulin et al. 2017, eq. 5).
 
-    It has no parameters of its own: whoever knows the style hands them in.
+    It has no parameters of its own: whoever knows the style hands them in. Where the features are those of a part of
+    a picture only, `statistics` are the whole picture's, and there is one gamma and one beta; None: those of the
+    features themselves.
     """
+
+    statistics: Statistics | None = None
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -34,8 +66,10 @@ class ConditionalInstanceNorm2d(nn.Module):
         self, features: Float[Tensor, "B C H W"], gamma: Float[Tensor, "#B C"], beta: Float[Tensor, "#B C"]
     ) -> Float[Tensor, "B C H W"]:
         gamma, beta = gamma.to(features.dtype), beta.to(features.dtype)
+        if self.statistics is not None:  # one kernel; its weights are as precise as its statistics
+            return F.batch_norm(features, *self.statistics, gamma[0].float(), beta[0].float(), eps=self.eps)
         # A group a channel is instance normalization, in the kernel that keeps channels-last memory as it is.
-        if len(gamma) == 1:  # one style for the whole batch: scale and shift ride along
+        if not torch.compiler.is_exporting() and len(gamma) == 1:  # one style for all: scale and shift ride along
             return F.group_norm(features, self.channels, gamma[0], beta[0], self.eps)
         normalized = F.group_norm(features, self.channels, eps=self.eps)
         return torch.addcmul(beta[:, :, None, None], normalized, gamma[:, :, None, None])

@@ -36,11 +36,11 @@ class ImageError(Exception):
     """An image cannot be read or written. The message is one line: the file, what is wrong, what to do."""
 
 
-def find_images(paths: Iterable[PathLike]) -> list[Path]:
+def find_images(paths: Iterable[PathLike], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """Every image that files, folders and glob patterns name, in the order of `paths`, each file once.
 
     A named file is kept whatever its suffix. A folder is searched recursively, a pattern (`**` recurses) is expanded;
-    both give files with one of SUFFIXES in natural order ("2.png" before "10.png"), hidden ones left out. A file or
+    both give files with one of `suffixes` in natural order ("2.png" before "10.png"), hidden ones left out. A file or
     folder that exists wins over the pattern its name might be. Raises ImageError for whatever gives nothing.
     """
     if isinstance(paths, (str, os.PathLike)):
@@ -48,32 +48,32 @@ def find_images(paths: Iterable[PathLike]) -> list[Path]:
     found: dict[str, Path] = {}
     for path in paths:
         with naming(path, access_failure):
-            for image in _expand(os.fspath(path)):
+            for image in _expand(os.fspath(path), suffixes):
                 found.setdefault(os.path.normcase(os.path.abspath(image)), Path(image))
     return list(found.values())
 
 
-def _expand(path: str) -> list[str]:
+def _expand(path: str, suffixes: Sequence[str]) -> list[str]:
     if os.path.isdir(path):
         os.listdir(path)  # says so if it may not be read
-        images = _images_below(path)
+        images = _images_below(path, suffixes)
     elif os.path.exists(path):
         images = [path]
     elif any(character in path for character in "*?["):
         matches = glob.glob(path, recursive=True)
         folders = [match for match in matches if os.path.isdir(match)]
-        images = [match for match in matches if _has_image_suffix(match) and match not in folders]
-        images += [image for folder in folders for image in _images_below(folder)]
+        images = [match for match in matches if _has_suffix(match, suffixes) and match not in folders]
+        images += [image for folder in folders for image in _images_below(folder, suffixes)]
         if not images:
-            raise ImageError(f"no image matches this pattern; known suffixes are {' '.join(SUFFIXES)}")
+            raise ImageError(f"no image matches this pattern; known suffixes are {' '.join(suffixes)}")
     else:
         raise ImageError("no such file or folder; check the path")
     if not images:
-        raise ImageError(f"no image in this folder; known suffixes are {' '.join(SUFFIXES)}")
+        raise ImageError(f"no image in this folder; known suffixes are {' '.join(suffixes)}")
     return sorted(images, key=_natural_order)
 
 
-def _images_below(folder: str) -> list[str]:
+def _images_below(folder: str, suffixes: Sequence[str]) -> list[str]:
     """Images in a folder and all below it. Linked folders are followed, each real folder is visited once."""
     images: list[str] = []
     visited: set[str] = set()
@@ -84,12 +84,12 @@ def _images_below(folder: str) -> list[str]:
             continue
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        images += [os.path.join(parent, n) for n in names if _has_image_suffix(n) and not n.startswith(".")]
+        images += [os.path.join(parent, n) for n in names if _has_suffix(n, suffixes) and not n.startswith(".")]
     return images
 
 
-def _has_image_suffix(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+def _has_suffix(name: str, suffixes: Sequence[str]) -> bool:
+    return os.path.splitext(name)[1].lower() in suffixes
 
 
 def _natural_order(path: str) -> tuple[list[list[Any]], str]:
@@ -178,14 +178,23 @@ def _common_failure(error: Exception) -> str | None:
 
 
 class Failures:
-    """What could not be done, told on stderr as it happens and counted."""
+    """What could not be done: told on stderr as it happens, counted, and told again at the end."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.lines: list[str] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.lines)
 
     def add(self, path: Path, error: Exception) -> None:
         from tqdm import tqdm  # only where something fails
 
-        self.count += 1
         message = str(error) if path.name in str(error) else f"{path}: {str(error) or type(error).__name__}"
-        tqdm.write(f"failed: {' '.join(message.split())}", file=sys.stderr)
+        self.lines.append(" ".join(message.split()))
+        tqdm.write(f"failed: {self.lines[-1]}", file=sys.stderr)
+
+    def repeat(self) -> None:
+        """All of them in one list, where there are any."""
+        if self.lines:
+            print(f"{self.count} failed:", *self.lines, sep="\n  ", file=sys.stderr)

@@ -85,3 +85,39 @@ def light_model():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return light(pretrained=False).eval()
+
+
+@pytest.fixture(scope="session")
+def model_file(light_model, tmp_path_factory) -> Path:
+    """The default model with random weights, saved."""
+    from arbitrary_nst.models.files import save_model
+
+    path = tmp_path_factory.mktemp("model") / "random.safetensors"
+    save_model(light_model, "light", path)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """A folder with two photos, one of them transparent, and two paintings."""
+    from arbitrary_nst.image import save_image
+
+    save_image(torch.rand(1, 3, 21, 34), tmp_path / "content" / "lake.jpg")
+    alpha = torch.linspace(0, 1, 27).expand(1, 1, 19, 27)
+    save_image(torch.rand(1, 3, 19, 27), tmp_path / "content" / "deep" / "logo.png", alpha)
+    for name in ("waves", "dots"):
+        save_image(torch.rand(1, 3, 40, 40), tmp_path / "style" / f"{name}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def stylize(pictures, model_file):
+    """The command on these pictures; returns its exit code."""
+    from arbitrary_nst.cli import main
+
+    def run(*options, content=pictures / "content", style=pictures / "style", output=pictures / "out"):
+        styles = [style] if isinstance(style, (str, Path)) else style
+        paths = ["--content", str(content), "--style", *map(str, styles), "--output", str(output)]
+        return main(["stylize", *paths, "--model", str(model_file), "--device", "cpu", *options])
+
+    return run

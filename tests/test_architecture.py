@@ -12,10 +12,10 @@ import arbitrary_nst
 PACKAGE = Path(arbitrary_nst.__file__).parent
 LAYERS = (
     ("paths", "image", "color", "figures", "statistics", "weights", "devices"),
-    ("normalization", "losses", "features", "tiling"),
-    ("models", "data", "recipes"),
-    ("objectives", "gatys", "stylizer", "metrics"),
-    ("training", "tracking", "video", "evaluation", "optimization", "benchmark", "export", "batch"),
+    ("normalization", "losses", "features"),
+    ("models", "data", "recipes", "tiling"),
+    ("objectives", "gatys", "stylizer", "styles", "metrics"),
+    ("training", "tracking", "video", "evaluation", "optimization", "benchmark", "export", "batch", "style_command"),
     ("cli", "web"),
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}

@@ -9,40 +9,13 @@ import torch
 from PIL import Image
 
 from arbitrary_nst.cli import COMMANDS, main
-from arbitrary_nst.image import load_image, load_picture, save_image
+from arbitrary_nst.image import load_image, load_picture
 from arbitrary_nst.models import multi_style
 from arbitrary_nst.models.files import save_model
 from arbitrary_nst.paths import unique_names
 from arbitrary_nst.stylizer import Stylizer, blend_codes
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def model_file(light_model, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "random.safetensors"
-    save_model(light_model, "light", path)
-    return path
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """Two photos, one of them transparent, and two paintings."""
-    save_image(torch.rand(1, 3, 21, 34), tmp_path / "content" / "lake.jpg")
-    alpha = torch.linspace(0, 1, 27).expand(1, 1, 19, 27)
-    save_image(torch.rand(1, 3, 19, 27), tmp_path / "content" / "deep" / "logo.png", alpha)
-    for name in ("waves", "dots"):
-        save_image(torch.rand(1, 3, 40, 40), tmp_path / "style" / f"{name}.png")
-    return tmp_path
-
-
-@pytest.fixture
-def stylize(pictures, model_file):
-    def run(*options, content=pictures / "content", style=pictures / "style", output=pictures / "out"):
-        paths = ["--content", str(content), "--style", str(style), "--output", str(output)]
-        return main(["stylize", *paths, "--model", str(model_file), "--device", "cpu", *options])
-
-    return run
 
 
 def test_every_photo_is_made_in_every_style_at_its_own_size(stylize, pictures):
@@ -130,6 +103,9 @@ def test_a_blend_that_lacks_a_painting_is_not_made(stylize, pictures):
         (["--content-size", "0"], "--content-size 0"),
         (["--style-size", "-3"], "--style-size -3"),
         (["--max-pixels", "-1"], "--max-pixels -1"),
+        (["--style-scale", "5"], "--style-scale 5"),
+        (["--quality", "0"], "--quality 0"),
+        (["--tile", "3"], "--tile 3"),
     ],
 )
 def test_options_out_of_range_are_refused_by_name(stylize, options, message, capsys):

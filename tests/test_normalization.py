@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from arbitrary_nst.normalization import ConditionalInstanceNorm2d, adain
+from arbitrary_nst.normalization import AdaptiveInstanceNorm2d, ConditionalInstanceNorm2d, adain
 from arbitrary_nst.statistics import mean_std
 
 
@@ -83,3 +83,23 @@ def test_features_keep_their_precision_and_memory_layout(styles):
 
 def test_it_owns_no_parameters():
     assert not ConditionalInstanceNorm2d(4).state_dict()
+
+
+def test_a_part_is_normalized_as_in_the_whole_by_the_wholes_statistics():
+    features, gamma, beta = 2 + 3 * torch.randn(1, 4, 8, 8), torch.randn(1, 4), torch.randn(1, 4)
+    statistics = features.mean((0, 2, 3)), features.var((0, 2, 3), correction=0)
+    for norm, shape in ((ConditionalInstanceNorm2d(4), (1, 4)), (AdaptiveInstanceNorm2d(), (1, 4, 1, 1))):
+        affine = gamma.view(shape), beta.view(shape)
+        whole = norm(features, *affine)
+        norm.statistics = statistics
+        assert_close(norm(features, *affine), whole, atol=1e-5, rtol=1e-5)
+        assert_close(norm(features[..., :3], *affine), whole[..., :3], atol=1e-5, rtol=1e-5)
+
+
+def test_given_statistics_keep_precision_and_memory_layout():
+    features = torch.randn(1, 4, 5, 5).bfloat16().to(memory_format=torch.channels_last)
+    norm = ConditionalInstanceNorm2d(4)
+    norm.statistics = torch.zeros(4), torch.ones(4)
+    output = norm(features, torch.ones(1, 4), torch.zeros(1, 4))
+    assert output.dtype == torch.bfloat16
+    assert output.is_contiguous(memory_format=torch.channels_last)

@@ -4,6 +4,7 @@ import re
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -26,8 +27,9 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
 def options_of(name: str) -> set[str]:
     command = COMMANDS[name]
     config = getattr(import_module(f"arbitrary_nst.{command.module}"), command.config)
-    names = [*fields(config), *(fields(Recipe) if name == "optimize" else ())]
-    return {field.name.replace("_", "-") for field in names}
+    parts = [get_args(part)[0] for part in get_args(config)] or [config]  # subcommands are a union
+    parts += [Recipe] if name == "optimize" else []
+    return {field.name.replace("_", "-") for part in parts for field in fields(part)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -35,7 +37,7 @@ def test_every_option_of_a_quoted_command_exists(page):
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for script, module, rest in re.findall(r"python (?:(infer|train)\.py|-m arbitrary_nst ([a-z]+))([^\n`#]*)", text):
         known = options_of({"infer": "stylize"}.get(script, script) or module)
-        for option in re.findall(r"--([a-z][a-z-]*)", rest):
+        for option in re.findall(r"--([a-z][a-z0-9-]*)", rest):
             assert option in known, f"{page.name}: {rest}"
 
 

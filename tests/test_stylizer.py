@@ -1,4 +1,5 @@
 import copy
+import logging
 
 import pytest
 import torch
@@ -7,6 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
+from arbitrary_nst import stylizer as stylizer_module
+from arbitrary_nst.color import luminance, match_covariance
+from arbitrary_nst.image import resize
 from arbitrary_nst.models import multi_style
 from arbitrary_nst.models.files import save_model
 from arbitrary_nst.stylizer import STYLE_SIZE, Stylizer, blend_codes
@@ -209,3 +213,242 @@ def test_file_written_by_training_gives_the_same_pictures(light_model, stylizer,
     loaded = Stylizer.from_pretrained(tmp_path / "model.safetensors", "cpu", "float32")
     content, code = torch.rand(1, 3, 24, 24), torch.randn(1, 100)
     assert_close(loaded(content, code), stylizer(content, code), atol=1e-5, rtol=1e-5)
+
+
+# Masks
+
+
+def halves(height: int, width: int) -> torch.Tensor:
+    """One mask for the left half, one for the right, hard."""
+    left = torch.zeros(1, 1, height, width)
+    left[..., : width // 2] = 1
+    return torch.cat([left, 1 - left])
+
+
+def test_one_mask_that_is_all_one_changes_nothing(stylizer):
+    content, code = torch.rand(1, 3, 33, 47), torch.randn(1, 100)
+    assert torch.equal(stylizer(content, code, masks=torch.ones(1, 1, 5, 9)), stylizer(content, code))
+
+
+def test_hard_masks_that_divide_the_photo_show_each_style_as_it_is(stylizer):
+    content, codes = torch.rand(1, 3, 40, 60), torch.randn(2, 100)
+    painted = stylizer(content, codes, masks=halves(40, 60))
+    assert torch.equal(painted[..., :30], stylizer(content, codes[:1])[..., :30])
+    assert torch.equal(painted[..., 30:], stylizer(content, codes[1:])[..., 30:])
+
+
+def test_masks_are_divided_by_their_sum_where_they_overlap(stylizer):
+    content, codes = torch.rand(1, 3, 24, 24), torch.randn(2, 100)
+    masks = torch.tensor([0.9, 0.3]).view(2, 1, 1, 1)
+    expected = 0.75 * stylizer(content, codes[:1]) + 0.25 * stylizer(content, codes[1:])
+    assert_close(stylizer(content, codes, masks=masks), expected)
+
+
+def test_where_masks_are_less_than_one_the_rest_is_the_photos_own_look(stylizer):
+    content, code = torch.rand(1, 3, 24, 40), torch.randn(1, 100)
+    own = stylizer(content, code, alpha=0.0)
+    assert torch.equal(stylizer(content, code, masks=torch.zeros(1, 1, 4, 4)), own)
+    expected = 0.25 * stylizer(content, code) + 0.75 * own
+    assert_close(stylizer(content, code, masks=torch.full((1, 1, 1, 1), 0.25)), expected)
+
+
+def test_the_own_look_of_a_model_of_own_styles_is_the_photo(fixed):
+    content, codes = torch.rand(1, 3, 40, 60), torch.cat([fixed.style_code(name) for name in fixed.style_names])
+    masks = halves(40, 60)
+    masks[1] = 0
+    painted = fixed(content, codes, masks=masks)
+    assert torch.equal(painted[..., :30], fixed(content, codes[:1])[..., :30])
+    assert torch.equal(painted[..., 30:], content[..., 30:])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 40), st.integers(1, 40))
+def test_stretched_masks_are_interpolated_and_a_part_is_that_of_the_whole(height, width, rows, columns):
+    masks = torch.rand(2, 1, height, width)
+    whole = stylizer_module._stretched(masks, (rows, columns), (0, rows), (0, columns))
+    expected = nn.functional.interpolate(masks, (rows, columns), mode="bilinear", align_corners=False)
+    assert_close(whole, expected, atol=1e-5, rtol=0)
+    part = stylizer_module._stretched(masks, (rows, columns), (rows // 2, rows), (columns // 3, columns))
+    assert torch.equal(part, whole[:, :, rows // 2 :, columns // 3 :])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
+def test_shares_are_one_together(styles, height, width, seed):
+    masks = torch.rand(styles, 1, height, width, generator=torch.Generator().manual_seed(seed))
+    shares = stylizer_module._shares(masks, (20, 30), (0, 20), (0, 30))
+    assert len(shares) == styles + 1
+    assert_close(sum(shares), torch.ones(1, 1, 20, 30))
+    assert min(float(share.min()) for share in shares) >= 0
+
+
+@pytest.mark.parametrize(
+    ("masks", "said"),
+    [
+        (torch.ones(2, 4, 4), r"shape \(N, 1, h, w\).*\(2, 4, 4\)"),
+        (torch.ones(2, 3, 4, 4), r"\(2, 3, 4, 4\)"),
+        (torch.ones(2, 1, 4, 4, dtype=torch.uint8), "uint8"),
+        (torch.ones(2, 1, 0, 4), r"\(2, 1, 0, 4\)"),
+        (torch.ones(3, 1, 4, 4), "2 styles need as many masks, not 3"),
+        (torch.full((2, 1, 4, 4), 1.1), r"in \[0, 1\], not from 1\.1"),
+        (torch.full((2, 1, 4, 4), -0.5), r"in \[0, 1\], not from -0\.5"),
+        (torch.full((2, 1, 4, 4), float("nan")), r"in \[0, 1\]"),
+    ],
+)
+def test_impossible_masks_are_refused(stylizer, masks, said, unchecked):
+    with pytest.raises(ValueError, match=said):
+        stylizer(torch.rand(1, 3, 16, 16), torch.zeros(2, 100), masks=masks)
+
+
+def test_masks_are_for_one_photo(stylizer):
+    with pytest.raises(ValueError, match="one photo, not 2"):
+        stylizer(torch.rand(2, 3, 16, 16), torch.zeros(2, 100), masks=torch.ones(2, 1, 4, 4))
+
+
+# Colours
+
+
+def test_luminance_alone_is_taken_from_the_picture(stylizer):
+    content, code = 0.4 + 0.2 * torch.rand(1, 3, 40, 40), torch.randn(1, 100)
+    kept = stylizer(content, code, preserve_color="luminance")
+    inside = ((kept > 0) & (kept < 1)).all(1, keepdim=True)
+    assert inside.float().mean() > 0.3
+    brightness = luminance(stylizer(content, code))
+    assert_close(luminance(kept)[inside], brightness[inside], atol=1e-5, rtol=0)
+    assert_close(
+        (kept - luminance(kept))[inside.expand_as(kept)], (content - luminance(content))[inside.expand_as(kept)]
+    )
+
+
+def test_a_painting_in_the_photos_colours_gives_the_code_of_the_recoloured_one(stylizer):
+    photo, style = torch.rand(1, 3, 40, 56) * 0.3, torch.rand(1, 3, 96, 100)
+    recoloured = stylizer.encode_style(match_covariance(style, photo))
+    assert_close(stylizer.encode_style(style, like=photo), recoloured)
+    pixels = (photo[0] * 255).round().byte()
+    assert_close(stylizer.encode_style(style, like=pixels), stylizer.encode_style(style, like=pixels[None] / 255))
+    both = stylizer.encode_style(torch.cat([style, style]), like=photo)
+    assert_close(both[1:], recoloured, atol=1e-3 * float(recoloured.abs().max()), rtol=0)
+
+
+def test_a_large_photos_colours_are_those_of_some_of_its_pixels():
+    photo = torch.rand(1, 3, 1500, 1600) * torch.tensor([0.2, 0.5, 0.9]).view(1, 3, 1, 1)
+    thinned = stylizer_module._thinned(photo, 2**16)
+    assert thinned[0, 0].numel() == pytest.approx(2**16, rel=0.1)
+    assert_close(thinned.mean((2, 3)), photo.mean((2, 3)), atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"), [("covariance", "encode_style.*like=photo"), ("sepia", "'sepia'.*luminance")]
+)
+def test_what_is_no_matter_of_the_picture_is_refused(stylizer, choice, said, unchecked):
+    with pytest.raises(ValueError, match=said):
+        stylizer(torch.rand(1, 3, 16, 16), torch.zeros(1, 100), preserve_color=choice)
+
+
+# Tiles and memory
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.4])
+@pytest.mark.parametrize("preserve_color", ["none", "luminance"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_every_combination_in_tiles_and_in_pixels_is_that_of_the_whole(stylizer, alpha, preserve_color, masked):
+    pixels = (torch.rand(3, 139, 201) * 255).byte()
+    content = pixels[None].float() / 255
+    codes, masks = torch.randn(1, 100), None
+    if masked:
+        codes, masks = torch.randn(2, 100), torch.rand(2, 1, 7, 11) * 0.7
+    options = {"alpha": alpha, "masks": masks, "preserve_color": preserve_color}
+    whole = stylizer(content, codes, **options)
+    assert_close(stylizer(content, codes, tile=64, **options), whole, atol=5e-4, rtol=0)
+    for tile in (None, 64):
+        painted = stylizer.paint_pixels(pixels, codes, tile=tile, **options)
+        assert painted.dtype == torch.uint8
+        assert_close(painted[None].float() / 255, whole, atol=0.5 / 255 + 5e-4, rtol=0)
+
+
+def test_pixels_lie_as_they_are_saved(stylizer):
+    painted = stylizer.paint_pixels(torch.zeros(3, 40, 56, dtype=torch.uint8), torch.randn(1, 100))
+    assert painted.permute(1, 2, 0).is_contiguous()
+
+
+def test_the_photos_own_code_is_nearly_the_same_from_pixels(stylizer):
+    pixels = (torch.rand(3, 500, 700) * 255).byte()
+    content = pixels[None].float() / 255
+    assert_close(stylizer_module._seen_whole(pixels), resize(content, STYLE_SIZE), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("tile", [0, -8, 63, 100.5, "large", True])
+def test_impossible_tiles_are_refused(stylizer, tile, unchecked):
+    with pytest.raises(ValueError, match=r"tile is .*at least 64"):
+        stylizer(torch.rand(1, 3, 16, 16), torch.zeros(1, 100), tile=tile)
+
+
+def test_a_model_that_cannot_be_cut_says_so():
+    with pytest.raises(ValueError, match="tile is 64: this model cannot be cut"):
+        Stylizer(Loud(), "cpu")(torch.rand(1, 3, 16, 16), torch.zeros(1, 3), tile=64)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
+        torch.zeros(4, 8, 8, dtype=torch.uint8),
+        torch.zeros(3, 8, 8, dtype=torch.int),
+    ],
+)
+def test_what_are_no_pixels_is_refused(stylizer, pixels, unchecked):
+    with pytest.raises(ValueError, match=r"uint8 of shape \(3, H, W\), not .*load_pixel_picture"):
+        stylizer.paint_pixels(pixels, torch.zeros(1, 100))
+
+
+@pytest.mark.parametrize(("free", "side"), [(10**6, 1024), (10**9, None), (None, None)])
+def test_tiles_are_chosen_where_the_whole_would_take_too_much(stylizer, free, side, monkeypatch):
+    monkeypatch.setattr("arbitrary_nst.stylizer.free_memory", lambda device: free)
+    assert stylizer._side(torch.rand(1, 3, 100, 100), "auto") == side
+    assert stylizer._side(torch.rand(1, 3, 100, 100), None) is None
+    assert stylizer._side(torch.rand(1, 3, 100, 100), 96) == 96
+
+
+def starve(stylizer, monkeypatch, most: int, error: Exception) -> None:
+    """Let the network fail with more pixels than `most`."""
+    forward = stylizer._forward
+
+    def limited(model, photo, code):
+        if photo[0, 0].numel() > most:
+            raise error
+        return forward(model, photo, code)
+
+    monkeypatch.setattr(stylizer, "_forward", limited)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate"),
+    ],
+)
+def test_out_of_memory_goes_on_in_tiles_and_says_so(stylizer, error, monkeypatch, caplog):
+    content, code = torch.rand(1, 3, 400, 400), torch.randn(1, 100)
+    whole = stylizer(content, code)
+    monkeypatch.setattr(stylizer_module, "DEFAULT_TILE", 256)
+    starve(stylizer, monkeypatch, 250 * 250, error)
+    with caplog.at_level(logging.WARNING):
+        assert_close(stylizer(content, code), whole, atol=5e-4, rtol=0)
+    assert [record.message.split("tiles of ")[1] for record in caplog.records] == [
+        "256 pixels",
+        "128 pixels",
+        "64 pixels",
+    ]
+
+
+def test_memory_that_never_suffices_and_other_errors_are_raised(stylizer, monkeypatch):
+    content, code = torch.rand(1, 3, 100, 100), torch.zeros(1, 100)
+    starve(stylizer, monkeypatch, 0, torch.OutOfMemoryError("none at all"))
+    for tile in ("auto", None, 128):
+        with pytest.raises(torch.OutOfMemoryError, match="none at all"):
+            stylizer(content, code, tile=tile)
+    monkeypatch.undo()
+    starve(stylizer, monkeypatch, 0, RuntimeError("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
+        stylizer(content, code)

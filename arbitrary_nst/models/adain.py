@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from arbitrary_nst.features import Network, VGGFeatures
 from arbitrary_nst.models.blocks import convolution, pad_to_multiple
-from arbitrary_nst.normalization import adain as normalize
+from arbitrary_nst.normalization import AdaptiveInstanceNorm2d
 from arbitrary_nst.statistics import moments
 
 LAYER = "relu4_1"
@@ -37,9 +37,12 @@ class AdaIN(nn.Module):
     strength alpha (eq. 14).
     """
 
+    multiple, minimum, reach, bytes_per_pixel = 8, 16, 80, 896  # see `tiling.Grid`
+
     def __init__(self, encoder: VGGFeatures) -> None:
         super().__init__()
         self.encoder = encoder
+        self.norm = AdaptiveInstanceNorm2d()
         self.decoder = mirrored_decoder(encoder)
         self.code_size = 2 * [module.out_channels for module in encoder.network if isinstance(module, nn.Conv2d)][-1]
 
@@ -51,7 +54,7 @@ class AdaIN(nn.Module):
         """The photo's features with the code's statistics: what the decoder is asked to paint (eq. 9)."""
         features = self.encoder(content)[LAYER]
         mean, std = code[:, :, None, None].chunk(2, dim=1)
-        return normalize(features, mean, std).to(features.dtype)
+        return self.norm(features, mean, std).to(features.dtype)
 
     def decode(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         """A picture from features, not clamped: its values may leave [0, 1] while it learns."""
@@ -60,7 +63,7 @@ class AdaIN(nn.Module):
     def forward(self, content: Float[Tensor, "B 3 H W"], code: Float[Tensor, "#B D"]) -> Float[Tensor, "B 3 H W"]:
         """Photos in [0, 1] in the styles of the codes, exactly as large as they came."""
         height, width = content.shape[2:]
-        padded = pad_to_multiple(content, 8, 16)
+        padded = pad_to_multiple(content, self.multiple, self.minimum)
         return F.hardtanh(self.decode(self.transfer(padded, code)), 0.0, 1.0)[:, :, :height, :width]
 
 

@@ -1,6 +1,8 @@
 """Models to files and back: safetensors, with the model's name, options and card in the header."""
 
 import json
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,17 @@ from arbitrary_nst.weights import shipped_weights
 
 class ModelFileError(ValueError):
     """A file is not a model of this package, or not one that this version knows."""
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """A model's name and the SHA-256 of its weights: a style code means something only to the model that made it."""
+
+    name: str
+    weights: str
+
+    def __str__(self) -> str:
+        return f"'{self.name}' (weights {self.weights[:12]})"
 
 
 def save_model(model: nn.Module, name: str, path: Path, card: dict[str, Any] | None = None, half: bool = False) -> None:
@@ -40,12 +53,12 @@ def save_model(model: nn.Module, name: str, path: Path, card: dict[str, Any] | N
 
 
 def model_file(source: str | Path) -> Path:
-    """The file of a shipped model's name, or the file itself.
+    """The file of a shipped model's name, or the file itself, or the folder of an exported model.
 
     Raises WeightsNotFoundError where no model of that name ships.
     """
     path = Path(source)
-    return path if path.suffix == ".safetensors" or path.is_file() else shipped_weights(str(source))
+    return path if path.suffix == ".safetensors" or path.exists() else shipped_weights(str(source))
 
 
 def model_card(path: Path) -> tuple[str, dict[str, Any]]:
@@ -65,9 +78,30 @@ def model_options(path: Path) -> dict[str, Any]:
     return _header(path)[2]
 
 
+def model_identity(source: str | Path = "light") -> ModelIdentity:
+    """Which model it is: the same for a copy of its file and under another card, another after any training.
+
+    Raises WeightsNotFoundError where no model of that name ships, ModelFileError where the file is not a model's.
+    """
+    path = model_file(source)
+    if path.is_dir():
+        return ModelIdentity(*_exported(path)["identity"])
+    name, _ = model_card(path)
+    with path.open("rb") as file:  # safetensors: the header's length in 8 bytes, the header, the tensors
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header.pop("__metadata__")
+        digest = sha256(json.dumps(header, sort_keys=True).encode())
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return ModelIdentity(name, digest.hexdigest())
+
+
 def _header(path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
+    if path.is_dir():
+        facts = _exported(path)
+        return facts["model"], facts["card"], {}
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file. Give a .safetensors file written by train.py.")
     try:
@@ -78,8 +112,15 @@ def _header(path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
         raise ModelFileError(f"{path}: not a model of this package ({error!r}). Was it written by train.py?") from error
 
 
+def _exported(folder: Path) -> dict[str, Any]:
+    """What the files of an exported model say of themselves."""
+    from arbitrary_nst.models.onnx import STYLIZER, facts_of, open_session
+
+    return facts_of(open_session(folder / STYLIZER))
+
+
 def load_model(source: str | Path = "light") -> nn.Module:
-    """A model in evaluation mode, in float32, from the name of one that ships or from a file.
+    """A model in evaluation mode, in float32: of a shipped one's name, of a file, or exported to ONNX in a folder.
 
     Raises:
         WeightsNotFoundError: no model of that name ships.
@@ -88,6 +129,10 @@ def load_model(source: str | Path = "light") -> nn.Module:
     from safetensors.torch import load_file
 
     path = model_file(source)
+    if path.is_dir():
+        from arbitrary_nst.models.onnx import OnnxModel
+
+        return OnnxModel(path).eval()
     name, _, options = _header(path)
     if name not in MODELS:
         raise ModelFileError(f"{path}: holds a model '{name}', but this version knows {', '.join(MODELS)}.")

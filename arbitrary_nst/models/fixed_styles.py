@@ -31,7 +31,7 @@ class JohnsonTransformer(nn.Module):
             as published for many: no biases, a norm after the last convolution too, and a sigmoid.
     """
 
-    multiple, minimum = 4, 16
+    multiple, minimum, reach, bytes_per_pixel = 4, 16, 64, 768  # see `tiling.Grid`
 
     def __init__(self, single: bool) -> None:
         super().__init__()

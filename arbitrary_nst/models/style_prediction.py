@@ -115,7 +115,7 @@ class PaperTransformer(nn.Module):
     1,674,432 convolution weights, 13 predicted norms of 1,379 channels together, about 150 k multiply-adds a pixel.
     """
 
-    multiple, minimum = 4, 16
+    multiple, minimum, reach, bytes_per_pixel = 4, 16, 64, 768  # see `tiling.Grid`
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class LightTransformer(nn.Module):
     checkerboard of complementary colours. About 24 k multiply-adds a pixel, counted by a test.
     """
 
-    multiple, minimum = 8, 16
+    multiple, minimum, reach, bytes_per_pixel = 8, 16, 80, 128  # see `tiling.Grid`
 
     def __init__(self, quarter: int = 64, eighth: int = 128, half: int = 16, blocks: int = 3) -> None:
         super().__init__()
