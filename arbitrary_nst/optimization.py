@@ -133,16 +133,20 @@ def load_material(config: OptimizeConfig) -> Material:
     styles = [load_image(path, limit) for path in find_images(config.style)] if config.style else []
     start = None if config.start_image is None else load_image(config.start_image, limit)
     content = None if photo is None else photo.rgb
-    if len(config.size) == 2:
-        extent = (config.size[1], config.size[0])
-    elif content is None:
-        extent = (config.size or (DEFAULT_SIZE,)) * 2
-    else:
-        short_side = config.size[0] if config.size else min(DEFAULT_SIZE, *content.shape[2:])
-        scale = short_side / min(content.shape[2:])
-        extent = tuple(max(1, round(side * scale)) for side in content.shape[2:])
+    extent = extent_of(config.size, None if content is None else (content.shape[2], content.shape[3]))
     alpha = None if photo is None or photo.alpha is None else resize(photo.alpha, extent)
     return Material(content, alpha, styles, start, extent)
+
+
+def extent_of(size: Sequence[int], photo: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width of the result: as asked, or as the photo, or a default square."""
+    if len(size) == 2:
+        return size[1], size[0]
+    if photo is None:
+        side = size[0] if size else DEFAULT_SIZE
+        return side, side
+    scale = (size[0] if size else min(DEFAULT_SIZE, *photo)) / min(photo)
+    return max(1, round(photo[0] * scale)), max(1, round(photo[1] * scale))
 
 
 def run(config: OptimizeConfig, recipe: Recipe, material: Material, features: VGGFeatures) -> Iterator[Iterate]:
@@ -195,7 +199,7 @@ def watched(iterates: Iterator[Iterate], config: OptimizeConfig) -> Iterator[Ite
 def save(iterate: Iterate, path: Path, material: Material) -> None:
     """Write the picture of an iterate, with the photo's transparency at its size."""
     image = iterate.image
-    alpha = None if material.alpha is None else resize(material.alpha, tuple(image.shape[2:]))
+    alpha = None if material.alpha is None else resize(material.alpha, (image.shape[2], image.shape[3]))
     save_image(image, path, alpha)
 
 

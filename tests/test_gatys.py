@@ -100,9 +100,9 @@ def test_several_paintings_pull_as_the_weighted_sum_of_each(tiny):
 
     def gradient(styles, weights):
         loss = Targets(tiny, replace(SMALL, moment_weight=3.0), None, styles, weights)(image)
-        return torch.autograd.grad(sum(loss.values()), image)[0]
+        return torch.autograd.grad(torch.stack(list(loss.values())).sum(), image)[0]
 
-    separate = sum(w * gradient([style], [1.0]) for style, w in zip(styles, weights, strict=True))
+    separate = torch.stack([w * gradient([style], [1.0]) for style, w in zip(styles, weights, strict=True)]).sum(0)
     torch.testing.assert_close(gradient(styles, weights), separate, rtol=1e-4, atol=1e-4 * separate.abs().max().item())
 
 

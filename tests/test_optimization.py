@@ -48,7 +48,10 @@ def test_a_picture_of_the_photos_size_with_its_transparency(optimize, pictures):
     assert optimize() == 0
     result = load_picture(pictures / "out.png")
     assert result.rgb.shape == (1, 3, 24, 36)
-    assert torch.equal(result.alpha, load_picture(pictures / "photo.png").alpha)
+    photo = load_picture(pictures / "photo.png")
+    assert result.alpha is not None
+    assert photo.alpha is not None
+    assert torch.equal(result.alpha, photo.alpha)
 
 
 @pytest.mark.parametrize(("size", "expected"), [([48], (72, 48)), ([30, 20], (30, 20))])
