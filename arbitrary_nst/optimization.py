@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from arbitrary_nst import recipes
 from arbitrary_nst.color import PreserveColor
+from arbitrary_nst.devices import keep_freed_memory
 from arbitrary_nst.features import VGGFeatures
 from arbitrary_nst.figures import contact_sheet, line_plot
 from arbitrary_nst.gatys import Image, Iterate, OptimizationDiverged, feature_network, optimize
@@ -105,6 +106,7 @@ def optimize_files(config: OptimizeConfig) -> int:
     Raises ImageError where a file cannot be read, ValueError where options contradict each other, and what
     `gatys.optimize` raises.
     """
+    keep_freed_memory()
     experiments = expand(config.grid, config.recipe)
     material = load_material(config)
     if config.grid:

@@ -16,7 +16,7 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from arbitrary_nst.data import Augmentation, Pairs, PictureFolder, Resumable, batches
-from arbitrary_nst.devices import fast_bfloat16
+from arbitrary_nst.devices import fast_bfloat16, keep_freed_memory
 from arbitrary_nst.features import VGGFeatures
 from arbitrary_nst.models import FIXED_STYLES, MODELS, FixedStyles
 from arbitrary_nst.models.files import load_model, model_card, model_file, save_model
@@ -199,6 +199,7 @@ def style_codes(model: Any, style: Float[Tensor, "B 3 S S"], number: Int[Tensor,
 
 def train(config: TrainConfig) -> int:
     """The command: train, say where the model is, and return the exit code."""
+    keep_freed_memory()
     print(f"the model is {fit(config)}")
     return 0
 

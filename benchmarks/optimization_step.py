@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 import tyro
 
+from arbitrary_nst.devices import keep_freed_memory
 from arbitrary_nst.gatys import feature_network, optimize
 from arbitrary_nst.recipes import PRESETS
 
@@ -31,6 +32,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    keep_freed_memory()  # as the command does
     torch.set_num_threads(config.threads)
     recipe = PRESETS[config.preset]
     features = feature_network(recipe, pretrained=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
