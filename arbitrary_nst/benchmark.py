@@ -5,7 +5,6 @@ the median of the rounds is reported. Paintings are encoded beforehand: the time
 """
 
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -17,9 +16,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from arbitrary_nst import __version__
-from arbitrary_nst.devices import default_device
+from arbitrary_nst.devices import chosen_device
 from arbitrary_nst.paths import written_whole
+from arbitrary_nst.provenance import versions
 from arbitrary_nst.stylizer import Stylizer
 
 Candidate = Callable[[], Any]
@@ -59,10 +58,11 @@ def benchmark(config: BenchmarkConfig) -> int:
     for size in tqdm(config.sizes, desc="sizes", unit="size", leave=False):
         for name, milliseconds in alternate(candidates(config, size), config.rounds).items():
             table.setdefault(name, {})[size] = milliseconds
+    conditions = {"threads": config.threads} | versions(chosen_device(config.device))
     print(markdown(table, config.sizes))
-    print(f"\nmedian milliseconds a picture of {config.rounds} rounds; {json.dumps(machine(config))}")
+    print(f"\nmedian milliseconds a picture of {config.rounds} rounds; {json.dumps(conditions)}")
     if config.output is not None:
-        record = {"machine": machine(config), "rounds": config.rounds, "milliseconds": table}
+        record = {"machine": conditions, "rounds": config.rounds, "milliseconds": table}
         with written_whole(config.output) as partial:
             partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
     return 0
@@ -122,15 +122,3 @@ def markdown(table: dict[str, dict[int, float]], sizes: Sequence[int]) -> str:
         cells = (f"{row[size]:.1f}" if size in row else "-" for size in sizes)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def machine(config: BenchmarkConfig) -> dict[str, Any]:
-    """What the figures depend on."""
-    device = default_device() if config.device == "auto" else torch.device(config.device)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "device": f"{device} ({name})",
-        "threads": config.threads,
-        "torch": torch.__version__,
-        "arbitrary_nst": __version__,
-    }

@@ -5,13 +5,22 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 
-def default_device() -> torch.device:
-    """CUDA where there is one, then Apple's MPS, then the processor."""
+def chosen_device(name: torch.device | str | None = None) -> torch.device:
+    """The device of that name; for None and "auto" CUDA where there is one, then Apple's MPS, then the processor."""
+    if name is not None and name != "auto":
+        return torch.device(name)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def channels_last(image: Float[Tensor, "B C H W"], device: torch.device) -> Float[Tensor, "B C H W"]:
+    """The image on the device where it is computed with, in the memory format that convolutions prefer."""
+    return image.to(device, memory_format=torch.channels_last, non_blocking=True)
 
 
 def fast_bfloat16(device: torch.device) -> bool:

@@ -86,7 +86,7 @@ def line_plot(
         axes.axhline(level, linestyle="--", linewidth=1.2, color=f"C{len(curves) + index}", label=name)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    if logarithmic:
+    if logarithmic and any(value > 0 for _, y in curves.values() for value in y):  # else matplotlib warns
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     if curves or levels:

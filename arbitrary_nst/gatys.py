@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from arbitrary_nst.color import PreserveColor, match_covariance, with_colors_of
-from arbitrary_nst.devices import default_device
+from arbitrary_nst.devices import channels_last, chosen_device
 from arbitrary_nst.features import VGGFeatures
 from arbitrary_nst.image import resize
 from arbitrary_nst.losses import (
@@ -28,7 +28,7 @@ from arbitrary_nst.losses import (
 )
 from arbitrary_nst.models.hrnet import HRNet
 from arbitrary_nst.recipes import Recipe
-from arbitrary_nst.statistics import gram_matrix, moments
+from arbitrary_nst.statistics import gram_matrix, moments, style_shares
 
 Image = Float[Tensor, "1 3 _ _"]
 
@@ -194,26 +194,26 @@ def optimize(
         WeightsNotFoundError: the feature network's weights are not to be had.
     """
     extents = _extents(content, size, recipe)
-    weights = _shares(style_weights, len(styles))
+    weights = style_shares(style_weights, len(styles))
     if preserve_color != "none" and content is None:
         raise ValueError("there is no photo whose colours could be preserved")
     if recipe.canvas == "hrnet" and content is None:
         raise ValueError("a network paints a photo: give one, or optimize pixels")
-    device = default_device() if device in (None, "auto") else torch.device(device)
+    device = chosen_device(device)
     if preserve_color == "covariance":
         styles = [match_covariance(style, content) for style in styles]  # pyright: ignore[reportArgumentType]
     if features is None:
         features = feature_network(recipe)
     features.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
+    if start is None and recipe.start == "content" and styles:
+        start = content
     canvas, optimizer, done = None, None, 0
     total = sum(steps for _, steps in recipe.schedule)
     for extent, (_, steps) in zip(extents, recipe.schedule, strict=True):
-        photo = None if content is None else on_device(resize(content, extent), device)
-        paintings = [on_device(resize(style, round(min(extent) * style_scale)), device) for style in styles]
+        photo = None if content is None else channels_last(resize(content, extent), device)
+        paintings = [channels_last(resize(style, round(min(extent) * style_scale)), device) for style in styles]
         targets = Targets(features, recipe, photo, paintings, weights)
-        if start is None and recipe.start == "content" and styles:
-            start = content
         canvas, optimizer = _enlarge(canvas, optimizer, extent, photo, recipe) or _begin(
             recipe, extent, photo, start, seed, device
         )
@@ -279,11 +279,6 @@ def feature_network(recipe: Recipe, pretrained: bool = True) -> VGGFeatures:
     return VGGFeatures(layers, recipe.network, recipe.pooling, pretrained, recipe.unit_activation, recipe.padding)
 
 
-def on_device(image: Image, device: torch.device) -> Image:
-    """The image where it is computed with, in the memory format that convolutions prefer."""
-    return image.to(device, memory_format=torch.channels_last)
-
-
 def _extents(content: Image | None, size: tuple[int, int] | None, recipe: Recipe) -> list[tuple[int, int]]:
     """Height and width of every scale."""
     if size is None and content is None:
@@ -296,15 +291,6 @@ def _extents(content: Image | None, size: tuple[int, int] | None, recipe: Recipe
             f"at least {SMALLEST_SIDE} pixels"
         )
     return extents
-
-
-def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
-    weights = [1.0] * count if weights is None else list(weights)
-    if len(weights) != count:
-        raise ValueError(f"{count} styles need as many weights, not {len(weights)}")
-    if count and (min(weights) < 0 or not 0 < sum(weights) < float("inf")):
-        raise ValueError(f"style weights must be finite, not negative and not all zero: {weights}")
-    return [weight / sum(weights) for weight in weights]
 
 
 def _begin(

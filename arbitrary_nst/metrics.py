@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from arbitrary_nst.color import luminance
 from arbitrary_nst.features import VGGFeatures
 from arbitrary_nst.losses import relative_content_loss, relative_difference
 from arbitrary_nst.statistics import gram_matrix, moments
@@ -88,8 +89,7 @@ def ssim(output: Float[Tensor, "B 3 H W"], content: Float[Tensor, "B 3 H W"]) ->
     """
     from torchmetrics.functional.image import structural_similarity_index_measure  # takes seconds to import
 
-    luma = output.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    ours, theirs = ((image * luma).sum(1, keepdim=True) for image in (output, content))
+    ours, theirs = luminance(output), luminance(content)
     _, similarity = structural_similarity_index_measure(ours, theirs, sigma=1.5, data_range=1.0, return_full_image=True)
     return similarity[..., 5:-5, 5:-5].mean()
 

@@ -3,6 +3,8 @@
 Shapes: B batch, C channels, H x W positions, N = H * W.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -94,3 +96,19 @@ class _Gram(torch.autograd.Function):
             rows = features.permute(0, 2, 3, 1).flatten(1, 2) @ symmetric
             return rows.unflatten(1, features.shape[2:]).permute(0, 3, 1, 2)
         return (symmetric @ features.flatten(2)).view_as(features)
+
+
+def style_shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    """What each of `count` styles contributes to a blend: its weight divided by the sum of all.
+
+    Args:
+        weights: one for each style, not negative, not all zero; None: all equal.
+
+    Raises ValueError where the weights are not that.
+    """
+    weights = [1.0] * count if weights is None else list(weights)
+    if len(weights) != count:
+        raise ValueError(f"{count} styles need as many weights, not {len(weights)}")
+    if count and (min(weights) < 0 or not 0 < sum(weights) < float("inf")):
+        raise ValueError(f"style weights must be finite, not negative and not all zero: {weights}")
+    return [weight / sum(weights) for weight in weights]

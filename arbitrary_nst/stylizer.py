@@ -16,10 +16,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from arbitrary_nst.color import PreserveColor, match_covariance, with_colors_of
-from arbitrary_nst.devices import default_device, fast_bfloat16, free_memory, out_of_memory
+from arbitrary_nst.devices import channels_last, chosen_device, fast_bfloat16, free_memory, out_of_memory
 from arbitrary_nst.image import resize, shrink_pixels
 from arbitrary_nst.models import FixedStyles, StyleModel
 from arbitrary_nst.models.files import load_model
+from arbitrary_nst.statistics import style_shares
 from arbitrary_nst.tiling import Grid, Interval, Part, exact, paint_in_tiles
 
 logger = logging.getLogger(__name__)
@@ -67,13 +68,8 @@ def blend_codes(
     """
     if not codes:
         raise ValueError("there is no style code to blend")
-    if weights is None:
-        weights = [1.0] * len(codes)
-    if len(weights) != len(codes):
-        raise ValueError(f"{len(codes)} styles need as many weights, not {len(weights)}")
-    if min(weights) < 0 or not 0 < sum(weights) < float("inf"):
-        raise ValueError(f"style weights must be finite, not negative and not all zero: {list(weights)}")
-    return sum(code * (weight / sum(weights)) for code, weight in zip(codes, weights, strict=True))  # type: ignore
+    shares = style_shares(weights, len(codes))
+    return sum(code * share for code, share in zip(codes, shares, strict=True))  # type: ignore
 
 
 class Stylizer:
@@ -85,7 +81,7 @@ class Stylizer:
 
     Args:
         model: any style model; it is moved to the device, frozen, and set to evaluation mode.
-        device: where to compute; None chooses (`default_device`).
+        device: where to compute; None chooses (`chosen_device`).
         precision: of the network that paints: "float32", "bfloat16", or "auto", which is bfloat16 where the device
             multiplies it natively (docs/results.md has the difference in the picture). Paintings are always encoded
             in float32.
@@ -96,7 +92,7 @@ class Stylizer:
     ) -> None:
         if precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"unknown precision '{precision}': choose auto, float32 or bfloat16")
-        self.device = default_device() if device in (None, "auto") else torch.device(device)
+        self.device = chosen_device(device)
         low = precision == "bfloat16" or (precision == "auto" and fast_bfloat16(self.device))
         self.dtype = torch.bfloat16 if low else torch.float32
         self.model: StyleModel = model.eval().requires_grad_(False).to(self.device)  # type: ignore[assignment]
@@ -154,7 +150,7 @@ class Stylizer:
             style = resize(style, seen)
         if like is not None:
             style = torch.cat([match_covariance(painting, like.to(style.device)) for painting in style.split(1)])
-        return self.model.encode_style(style.to(self.device, memory_format=torch.channels_last))
+        return self.model.encode_style(channels_last(style, self.device))
 
     @torch.inference_mode()
     def __call__(
@@ -350,7 +346,7 @@ class Stylizer:
             yield from paint_in_tiles(self.model, forward, read, size, side, grid)  # type: ignore[arg-type]
 
     def _read(self, content: Content, rows: Interval, columns: Interval) -> Float[Tensor, "B 3 h w"]:
-        return _window(content, rows, columns).to(self.device, memory_format=torch.channels_last)
+        return channels_last(_window(content, rows, columns), self.device)
 
     def _forward(
         self, model: StyleModel, photo: Float[Tensor, "B 3 h w"], code: Float[Tensor, "#B D"]

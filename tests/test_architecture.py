@@ -11,7 +11,7 @@ import arbitrary_nst
 
 PACKAGE = Path(arbitrary_nst.__file__).parent
 LAYERS = (
-    ("paths", "image", "color", "figures", "statistics", "weights", "devices"),
+    ("paths", "image", "color", "figures", "statistics", "weights", "devices", "provenance"),
     ("normalization", "losses", "features"),
     ("models", "data", "recipes", "tiling"),
     ("objectives", "gatys", "stylizer", "styles", "metrics"),

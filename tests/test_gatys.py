@@ -9,7 +9,17 @@ import torch.nn.functional as F
 
 from arbitrary_nst.gatys import OptimizationDiverged, Painted, Pixels, Targets, descend, optimize
 from arbitrary_nst.image import resize
+from arbitrary_nst.objectives import RelativeObjective
 from arbitrary_nst.recipes import PRESETS, Recipe, equal
+
+
+def test_the_relative_recipe_weighs_as_training_does():
+    recipe, objective = PRESETS["relative"], RelativeObjective()
+    for term in ("content", "moment", "gram", "total_variation"):
+        assert getattr(recipe, f"{term}_weight") == getattr(objective, f"{term}_weight")
+    assert list(recipe.content_layers) == [objective.content_layer]
+    assert list(recipe.style_layers) == list(objective.style_layers)
+
 
 SMALL = Recipe(
     content_layers={"relu2_1": 1.0},

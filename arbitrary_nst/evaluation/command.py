@@ -11,11 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from tqdm import tqdm
 
 from arbitrary_nst import metrics
-from arbitrary_nst.devices import default_device
+from arbitrary_nst.devices import chosen_device
 from arbitrary_nst.evaluation.methods import parse_methods
 from arbitrary_nst.evaluation.pairs import Journal, Pair, Studio, read_pairs, square
 from arbitrary_nst.evaluation.report import report
@@ -78,7 +77,7 @@ def evaluate(config: EvaluateConfig, features: VGGFeatures | None = None) -> int
     Raises ImageError or WeightsNotFoundError where nothing can be done, ValueError where options are wrong.
     """
     methods, pairs = parse_methods(config.methods), find_pairs(config)
-    device = default_device() if config.device == "auto" else torch.device(config.device)
+    device = chosen_device(config.device)
     studio = Studio(config.size, device, config.precision, config.seed)
     check_settings(config.output / "settings.json", settings_of(studio, pairs))
     features = (features or metrics.feature_network()).to(device)  # missing weights are told before any work

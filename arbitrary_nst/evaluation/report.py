@@ -3,25 +3,23 @@
 import csv
 import json
 import math
-import platform
 import statistics
-import subprocess
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import torch
-import torchvision
 from torch import Tensor
 
-from arbitrary_nst import __version__, metrics
+from arbitrary_nst import metrics
 from arbitrary_nst.evaluation.methods import Method, Optimized
 from arbitrary_nst.evaluation.pairs import Journal, Pair, Row, Studio
 from arbitrary_nst.figures import contact_sheet, line_plot
 from arbitrary_nst.image import save_image
 from arbitrary_nst.metrics import Unavailable
 from arbitrary_nst.paths import written_whole
+from arbitrary_nst.provenance import versions
 
 COLUMNS = {
     "objective": 3,
@@ -139,27 +137,6 @@ def draw(
         else:
             levels |= dict(points)
     line_plot(folder / "plot.png", curves, levels, "iterations", "objective", logarithmic=True)
-
-
-def versions(device: torch.device) -> dict[str, str | None]:
-    """What the numbers depend on beside the settings; `commit` is that of the checkout the package is in, if it is."""
-    root = Path(__file__).resolve().parents[2]
-    try:
-        command = ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        top, commit = run.stdout.split("\n")[:2]
-        commit = commit if Path(top).resolve() == root else None
-    except (OSError, ValueError, subprocess.SubprocessError):
-        commit = None
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "arbitrary_nst": __version__,
-        "commit": commit,
-        "device": f"{device} ({name})",
-    }
 
 
 # Numbers

@@ -4,6 +4,10 @@ Shapes: B batch, C channels, H x W positions. Every convolution here pads by ref
 looks like its inside; the sides of a feature map must exceed the padding, which `pad_to_multiple` sees to.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,6 +16,29 @@ from arbitrary_nst.normalization import ConditionalInstanceNorm2d
 
 Affine = tuple[Float[Tensor, "#B _"], Float[Tensor, "#B _"]]
 """The gamma and the beta of one conditional instance norm."""
+
+
+def norm_channels(transformer: nn.Module) -> list[int]:
+    """Channels of every conditional instance norm, in the order of the network."""
+    return [module.channels for module in transformer.modules() if isinstance(module, ConditionalInstanceNorm2d)]
+
+
+def plain_normalization(channels: Sequence[int]) -> Float[Tensor, "D"]:
+    """Every gamma 1, then every beta 0: what styles begin as."""
+    return torch.cat([torch.ones(sum(channels)), torch.zeros(sum(channels))])
+
+
+def split_affines(normalization: Float[Tensor, "#B D"], channels: Sequence[int]) -> list[Affine]:
+    """The gamma and the beta of every norm, where all gammas stand before all betas."""
+    gammas, betas = normalization.chunk(2, dim=1)
+    return list(zip(gammas.split(list(channels), 1), betas.split(list(channels), 1), strict=True))
+
+
+def paint(transformer: Any, content: Float[Tensor, "B 3 H W"], affines: Sequence[Affine]) -> Float[Tensor, "B 3 H W"]:
+    """What a transformer network makes of photos of any size, exactly as large as they came."""
+    height, width = content.shape[2:]
+    padded = pad_to_multiple(content, transformer.multiple, transformer.minimum)
+    return transformer(padded, affines)[:, :, :height, :width]
 
 
 def convolution(channels: int, filters: int, size: int = 3, stride: int = 1, bias: bool = False) -> nn.Conv2d:

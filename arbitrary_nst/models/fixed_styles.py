@@ -14,8 +14,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from arbitrary_nst.models.blocks import Affine, ConditionalConv, ResidualBlock, convolution, pad_to_multiple
-from arbitrary_nst.normalization import ConditionalInstanceNorm2d
+from arbitrary_nst.models.blocks import (
+    Affine,
+    ConditionalConv,
+    ResidualBlock,
+    convolution,
+    norm_channels,
+    paint,
+    plain_normalization,
+    split_affines,
+)
 
 
 class JohnsonTransformer(nn.Module):
@@ -74,8 +82,8 @@ class FixedStyles(nn.Module):
         self.style_names = _checked(styles, transformer.single)
         self.code_size = len(self.style_names)  # a weight for each style
         self.transformer = transformer
-        self.channels = [m.channels for m in transformer.modules() if isinstance(m, ConditionalInstanceNorm2d)]
-        plain = torch.cat([torch.ones(sum(self.channels)), torch.zeros(sum(self.channels))])
+        self.channels = norm_channels(transformer)
+        plain = plain_normalization(self.channels)
         self.table = nn.ParameterList(plain.clone() for _ in self.style_names)
 
     @property
@@ -119,14 +127,11 @@ class FixedStyles(nn.Module):
 
     def affines(self, code: Float[Tensor, "B N"]) -> list[Affine]:
         """Gamma and beta of every conditional instance norm, in the order of the network."""
-        gammas, betas = (code @ torch.stack(list(self.table))).chunk(2, dim=1)
-        return list(zip(gammas.split(self.channels, 1), betas.split(self.channels, 1), strict=True))
+        return split_affines(code @ torch.stack(list(self.table)), self.channels)
 
     def forward(self, content: Float[Tensor, "B 3 H W"], code: Float[Tensor, "#B N"]) -> Float[Tensor, "B 3 H W"]:
         """Photos in [0, 1] in the styles of the codes, exactly as large as they came."""
-        height, width = content.shape[2:]
-        padded = pad_to_multiple(content, self.transformer.multiple, self.transformer.minimum)
-        return self.transformer(padded, self.affines(code))[:, :, :height, :width]
+        return paint(self.transformer, content, self.affines(code))
 
 
 def _checked(names: Sequence[str], single: bool) -> tuple[str, ...]:

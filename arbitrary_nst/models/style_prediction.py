@@ -20,7 +20,11 @@ from arbitrary_nst.models.blocks import (
     ResidualBlock,
     binomial_filter,
     convolution,
+    norm_channels,
     pad_to_multiple,
+    paint,
+    plain_normalization,
+    split_affines,
 )
 from arbitrary_nst.normalization import ConditionalInstanceNorm2d
 from arbitrary_nst.statistics import moments
@@ -186,11 +190,11 @@ class StylePrediction(nn.Module):
         super().__init__()
         self.predictor = predictor
         self.transformer = transformer
-        self.channels = [m.channels for m in transformer.modules() if isinstance(m, ConditionalInstanceNorm2d)]
+        self.channels = norm_channels(transformer)
         self.affine = nn.Linear(EMBEDDING_SIZE, 2 * sum(self.channels))
         with torch.no_grad():  # every style begins as plain instance normalization, gamma 1 and beta 0
             self.affine.weight.mul_(0.1)
-            self.affine.bias.copy_(torch.cat([torch.ones(sum(self.channels)), torch.zeros(sum(self.channels))]))
+            self.affine.bias.copy_(plain_normalization(self.channels))
 
     def encode_style(self, style: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
         """The embedding of paintings in [0, 1], of any size."""
@@ -198,14 +202,11 @@ class StylePrediction(nn.Module):
 
     def affines(self, code: Float[Tensor, "B E"]) -> list[Affine]:
         """Gamma and beta of every conditional instance norm, in the order of the network."""
-        gammas, betas = self.affine(code).chunk(2, dim=1)
-        return list(zip(gammas.split(self.channels, 1), betas.split(self.channels, 1), strict=True))
+        return split_affines(self.affine(code), self.channels)
 
     def forward(self, content: Float[Tensor, "B 3 H W"], code: Float[Tensor, "#B E"]) -> Float[Tensor, "B 3 H W"]:
         """Photos in [0, 1] in the styles of the codes, exactly as large as they came."""
-        height, width = content.shape[2:]
-        padded = pad_to_multiple(content, self.transformer.multiple, self.transformer.minimum)
-        return self.transformer(padded, self.affines(code))[:, :, :height, :width]
+        return paint(self.transformer, content, self.affines(code))
 
 
 def paper(pretrained: bool = True) -> StylePrediction:
