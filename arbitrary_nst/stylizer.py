@@ -59,7 +59,7 @@ STYLE_SIZE = 384
 def blend_codes(
     codes: Sequence[Float[Tensor, "#B D"]], weights: Sequence[float] | None = None
 ) -> Float[Tensor, "#B D"]:
-    """The weighted mean of style codes: a style between styles (Dumoulin et al. 2017, section 3.2).
+    """The weighted mean of style codes: a style between styles (Dumoulin et al. 2017).
 
     Args:
         weights: one for each code, not negative, not all zero; they are divided by their sum. None: all equal.

@@ -1,7 +1,7 @@
 """Networks that know a list of styles by name: one (Johnson et al. 2016) or many (Dumoulin et al. 2017).
 
 A style is a gamma and a beta for every instance norm of one network. A style code is a weight for each of the known
-styles, so that blending codes is blending gammas and betas (Dumoulin et al. 2017, section 3.2).
+styles, so that blending codes is blending gammas and betas (Dumoulin et al. 2017).
 
 Shapes: B batch, N known styles, C channels, H x W pixels.
 """
