@@ -13,6 +13,9 @@ from torch import Tensor
 
 from arbitrary_nst.statistics import gram_matrix, moments
 
+PLACES = ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0), (2, 2), (2, -2), (1, 2), (2, 1), (1, -2), (2, -1))
+"""Where `repetition` looks for the same mark again: periods down and across."""
+
 
 def content_loss(output: Float[Tensor, "B C H W"], content: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
     """Mean squared difference of features (Johnson et al. 2016, eq. 2; Ghiasi et al. 2017, eq. 3)."""
@@ -84,3 +87,27 @@ def lattice(image: Float[Tensor, "B C H W"], period: int = 8) -> Float[Tensor, "
     cells = image[:, :, : height * period, : width * period].float().unflatten(3, (width, period))
     pattern = cells.unflatten(2, (height, period)).mean((2, 4))
     return (pattern - pattern.mean((2, 3), keepdim=True)).square().mean()
+
+
+def repetition(image: Float[Tensor, "B C H W"], period: int = 8, window: int = 48) -> Float[Tensor, ""]:
+    """How far fine structure comes again one or two periods away: 0 not at all, 1 exactly (ours).
+
+    The mean square of the autocorrelation of brightness, less its local mean, at PLACES, in windows that overlap by
+    half. Paintings have about 0.01, photos 0.02; a network whose coarsest map stamps the same mark at every position
+    has much more. Unlike `lattice` it sees marks in one part of a picture only, and those that alternate. Differences
+    below a hundredth of the range hardly count. Sides of less than a window and two periods have nothing to measure: 0.
+    """
+    if min(image.shape[2:]) < window + 2 * period:
+        return image.new_zeros(()).float()
+    gray = image.float().mean(1, keepdim=True)
+    fine = gray - F.avg_pool2d(F.pad(gray, (4, 4, 4, 4), mode="reflect"), 9, stride=1)
+    height, width = fine.shape[2:]
+    correlations = []
+    for down, across in PLACES:
+        down, across = down * period, across * period
+        here = fine[:, :, : height - down, max(-across, 0) : width - max(across, 0)]
+        there = fine[:, :, down:, max(across, 0) : width + min(across, 0)]
+        product = F.avg_pool2d(here * there, window, window // 2)
+        power = F.avg_pool2d(0.5 * (here.square() + there.square()), window, window // 2)
+        correlations.append((product / (power + 1e-4)).square().mean())
+    return torch.stack(correlations).mean()

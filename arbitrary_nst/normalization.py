@@ -56,6 +56,7 @@ class ConditionalInstanceNorm2d(nn.Module):
     """
 
     statistics: Statistics | None = None
+    initial_gamma = 1.0
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -76,3 +77,42 @@ class ConditionalInstanceNorm2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, eps={self.eps}"
+
+
+class Grain(nn.Module):
+    """Fixed noise that is added to features with a gamma and a beta for every sample and channel (ours).
+
+    Where a photo is flat a network has nothing to place strokes by, and puts the same mark at every position of its
+    coarsest map. The noise tells positions apart. It repeats every `period` pixels of the picture and stays where it is
+    from picture to picture, so that a film does not flicker. (Karras et al. 2019 add fresh noise, with learned weights
+    that no style sets.) Where the features are those of a part of a picture, `origin` is the place of its first pixel.
+
+    Args:
+        channels: of the features.
+        stride: pixels from one position to the next.
+    """
+
+    noise: Tensor
+    origin: tuple[int, int] = (0, 0)
+    initial_gamma = 0.0
+
+    def __init__(self, channels: int, stride: int, period: int = 128) -> None:
+        super().__init__()
+        self.channels, self.stride = channels, stride
+        side = period // stride
+        noise = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(channels))
+        self.register_buffer("noise", noise)
+
+    def forward(
+        self, features: Float[Tensor, "B C H W"], gamma: Float[Tensor, "#B C"], beta: Float[Tensor, "#B C"]
+    ) -> Float[Tensor, "B C H W"]:
+        grain = torch.addcmul(beta[:, :, None, None], self.noise, gamma[:, :, None, None]).to(features.dtype)
+        grain = grain.permute(0, 2, 3, 1)  # channels last: whole rows are copied at once
+        for dim in (2, 1):
+            first, side = self.origin[dim - 1] // self.stride, self.noise.shape[dim + 1]
+            places = (torch.arange(features.shape[dim + 1], device=features.device) + first) % side
+            grain = grain.index_select(dim, places)
+        return features + grain.permute(0, 3, 1, 2)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, stride={self.stride}"

@@ -22,6 +22,7 @@ from arbitrary_nst.losses import (
     relative_content_loss,
     relative_gram_loss,
     relative_moment_loss,
+    repetition,
     total_variation,
 )
 from arbitrary_nst.models import AdaIN, StyleModel
@@ -47,6 +48,7 @@ class RelativeObjective:
     gram_weight: float = 4.5
     total_variation_weight: float = 0.1
     lattice_weight: float = 1000.0
+    repetition_weight: float = 3.0
     content_layer: str = "relu4_1"
     style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
     network: Network = "vgg16"
@@ -72,6 +74,7 @@ class RelativeObjective:
             * sum_of(relative_gram_loss(ours[layer], style_features[layer]) for layer in self.style_layers),
             "total_variation": self.total_variation_weight * total_variation(output),
             "lattice": self.lattice_weight * lattice(output),
+            "repetition": self.repetition_weight * repetition(output),
         }
 
 

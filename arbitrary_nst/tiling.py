@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from arbitrary_nst.normalization import AdaptiveInstanceNorm2d, ConditionalInstanceNorm2d, Statistics
+from arbitrary_nst.normalization import AdaptiveInstanceNorm2d, ConditionalInstanceNorm2d, Grain, Statistics
 from arbitrary_nst.statistics import mean_std
 
 FEATHER = 8
@@ -258,19 +258,25 @@ def paint_in_tiles(
     side = max(tile // grid.multiple, 1) * grid.multiple
     rows, columns = spans(height, side, grid.multiple), spans(width, side, grid.multiple)
     model = twin(model)
+    grains = [module for module in model.modules() if isinstance(module, Grain)]
 
     def seen(row: Interval, column: Interval) -> Window:
         return widened(row, grid.reach, height), widened(column, grid.reach, width)
 
+    def run(window: Window) -> Float[Tensor, "1 3 h w"]:
+        for grain in grains:
+            grain.origin = (window[0][0], window[1][0])
+        return forward(model, read(*window))
+
     cores = [(row.core, column.core) for row in rows for column in columns]
     for norm in norms(model):
         passes = ((core, seen(*core)) for core in cores)
-        whole = _measure(norm, passes, lambda window: forward(model, read(*window)))
+        whole = _measure(norm, passes, run)
         norm.statistics = whole.statistics  # type: ignore[assignment]
 
     def paint(row: Span, column: Span) -> Float[Tensor, "1 3 h w"]:
         window = seen(row.painted, column.painted)
-        painted = forward(model, read(*window))
+        painted = run(window)
         return painted[:, :, within(row.painted, window[0]), within(column.painted, window[1])].contiguous()
 
     yield from mosaic(paint, rows, columns)

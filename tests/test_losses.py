@@ -14,6 +14,7 @@ from arbitrary_nst.losses import (
     relative_difference,
     relative_gram_loss,
     relative_moment_loss,
+    repetition,
     squared_difference,
     total_variation,
 )
@@ -149,7 +150,7 @@ def test_gradient_keeps_the_memory_format_of_the_features(loss):
 def test_every_public_loss_is_tested_here():
     public = {name: value for name, value in vars(losses).items() if not name.startswith("_")}
     defined = {name for name, value in public.items() if getattr(value, "__module__", "") == losses.__name__}
-    others = [squared_difference, relative_difference, total_variation, lattice]
+    others = [squared_difference, relative_difference, total_variation, lattice, repetition]
     assert defined == {loss.__name__ for loss in [*CONTENT, *STYLE, *others]}
 
 
@@ -177,3 +178,40 @@ def test_a_lattice_of_another_period_averages_out():
 def test_what_lies_beyond_whole_cells_is_left_out():
     image = torch.rand(1, 3, 24, 32)
     assert lattice(image) == lattice(torch.nn.functional.pad(image, (0, 7, 0, 5), value=9.0))
+
+
+# Repetition
+
+
+def stamped(period: int, size: int = 160, alternating: bool = False) -> torch.Tensor:
+    """The same random mark at every place of a lattice, here and there of either sign."""
+    mark = torch.rand(period, period, generator=torch.Generator().manual_seed(3)) - 0.5
+    count = -(-size // period)
+    marks = mark.repeat(count, count)
+    if alternating:
+        signs = 1.0 - 2.0 * ((torch.arange(count)[:, None] + torch.arange(count)) % 2)
+        marks = marks * signs.repeat_interleave(period, 0).repeat_interleave(period, 1)
+    return (0.5 + 0.4 * marks)[None, None, :size, :size].expand(1, 3, size, size)
+
+
+def test_marks_that_come_again_every_period_are_measured():
+    assert repetition(stamped(8)) > 0.95
+    assert repetition(stamped(8, alternating=True)) > 0.95
+    assert lattice(stamped(8, alternating=True)) < 1e-3
+
+
+def test_marks_of_another_period_and_noise_are_not():
+    assert repetition(stamped(11)) < 0.1
+    assert repetition(torch.rand(1, 3, 160, 160)) < 0.01
+    assert repetition(torch.full((1, 3, 160, 160), 0.3)) == 0
+
+
+def test_marks_in_one_part_of_a_picture_count_there():
+    image = torch.rand(1, 3, 160, 320)
+    image[..., 160:] = stamped(8)
+    assert 0.3 < repetition(image) < 0.6
+
+
+def test_a_picture_of_less_than_a_window_has_no_repetition():
+    image = torch.rand(1, 3, 63, 200, requires_grad=True)
+    assert repetition(image) == 0

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from arbitrary_nst.normalization import AdaptiveInstanceNorm2d, ConditionalInstanceNorm2d, adain
+from arbitrary_nst.normalization import AdaptiveInstanceNorm2d, ConditionalInstanceNorm2d, Grain, adain
 from arbitrary_nst.statistics import mean_std
 
 
@@ -103,3 +103,35 @@ def test_given_statistics_keep_precision_and_memory_layout():
     output = norm(features, torch.ones(1, 4), torch.zeros(1, 4))
     assert output.dtype == torch.bfloat16
     assert output.is_contiguous(memory_format=torch.channels_last)
+
+
+# Grain
+
+
+def test_without_a_gamma_there_is_no_grain():
+    features = torch.randn(2, 4, 9, 7)
+    assert torch.equal(Grain(4, stride=8)(features, torch.zeros(1, 4), torch.zeros(1, 4)), features)
+
+
+def test_grain_is_what_each_sample_asks_for_and_repeats_every_period():
+    grain, gamma, beta = Grain(4, stride=4, period=32), torch.randn(2, 4), torch.randn(2, 4)
+    noise = grain(torch.zeros(2, 4, 20, 12), gamma, beta)
+    assert_close(noise[:, :, :8, :8], gamma[..., None, None] * grain.noise + beta[..., None, None])
+    assert torch.equal(noise[:, :, 8:16], noise[:, :, :8])
+    assert torch.equal(noise[..., 8:], noise[..., :4])
+
+
+def test_a_part_has_the_grain_of_its_place():
+    grain, features = Grain(4, stride=4, period=32), torch.randn(1, 4, 20, 30)
+    affine = torch.randn(1, 4), torch.randn(1, 4)
+    whole = grain(features, *affine)
+    grain.origin = (12, 40)
+    assert torch.equal(grain(features[:, :, 3:9, 10:25], *affine), whole[:, :, 3:9, 10:25])
+
+
+def test_grain_keeps_precision_and_memory_layout_and_is_always_the_same():
+    features = torch.randn(1, 4, 5, 5).bfloat16().to(memory_format=torch.channels_last)
+    output = Grain(4, stride=8)(features, torch.ones(1, 4), torch.zeros(1, 4))
+    assert output.dtype == torch.bfloat16
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(Grain(4, stride=8).noise, Grain(4, stride=8).noise)

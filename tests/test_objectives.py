@@ -6,12 +6,12 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from arbitrary_nst.features import VGGFeatures
-from arbitrary_nst.losses import lattice, total_variation
+from arbitrary_nst.losses import lattice, repetition, total_variation
 from arbitrary_nst.models import AdaIN
 from arbitrary_nst.objectives import OBJECTIVES, loss_network
 
 NAMES = {
-    "relative": ["content", "moments", "gram", "total_variation", "lattice"],
+    "relative": ["content", "moments", "gram", "total_variation", "lattice", "repetition"],
     "prediction": ["content", "gram", "total_variation"],
     "johnson": ["content", "gram", "total_variation"],
     "adain": ["content", "moments"],
@@ -129,6 +129,7 @@ def test_photo_given_back_in_its_own_style_costs_its_own_variation_only(name, ne
     own = {"total_variation": objective.total_variation_weight * total_variation(photo)}
     if name == "relative":
         own["lattice"] = objective.lattice_weight * lattice(photo)
+        own["repetition"] = objective.repetition_weight * repetition(photo)
     assert_close({name: losses[name] for name in own}, own)
     assert all(value.item() == 0 for name, value in losses.items() if name not in own)
 

@@ -12,24 +12,25 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from arbitrary_nst.normalization import ConditionalInstanceNorm2d
+from arbitrary_nst.normalization import ConditionalInstanceNorm2d, Grain
 
 Affine = tuple[Float[Tensor, "#B _"], Float[Tensor, "#B _"]]
-"""The gamma and the beta of one conditional instance norm."""
+"""The gamma and the beta of one conditional instance norm, or of one grain."""
 
 
-def norm_channels(transformer: nn.Module) -> list[int]:
-    """Channels of every conditional instance norm, in the order of the network."""
-    return [module.channels for module in transformer.modules() if isinstance(module, ConditionalInstanceNorm2d)]
+def conditioned(transformer: nn.Module) -> list[ConditionalInstanceNorm2d | Grain]:
+    """The layers whose gamma and beta the style sets, in the order of the network."""
+    return [module for module in transformer.modules() if isinstance(module, (ConditionalInstanceNorm2d, Grain))]
 
 
-def plain_normalization(channels: Sequence[int]) -> Float[Tensor, "D"]:
-    """Every gamma 1, then every beta 0: what styles begin as."""
-    return torch.cat([torch.ones(sum(channels)), torch.zeros(sum(channels))])
+def plain_affines(transformer: nn.Module) -> Float[Tensor, "D"]:
+    """What styles begin as: plain instance normalization and no grain. All gammas, then all betas."""
+    gammas = [torch.full((layer.channels,), layer.initial_gamma) for layer in conditioned(transformer)]
+    return torch.cat([*gammas, *map(torch.zeros_like, gammas)])
 
 
 def split_affines(normalization: Float[Tensor, "#B D"], channels: Sequence[int]) -> list[Affine]:
-    """The gamma and the beta of every norm, where all gammas stand before all betas."""
+    """The gamma and the beta of every layer, where all gammas stand before all betas."""
     gammas, betas = normalization.chunk(2, dim=1)
     return list(zip(gammas.split(list(channels), 1), betas.split(list(channels), 1), strict=True))
 

@@ -18,10 +18,10 @@ from arbitrary_nst.models.blocks import (
     Affine,
     ConditionalConv,
     ResidualBlock,
+    conditioned,
     convolution,
-    norm_channels,
     paint,
-    plain_normalization,
+    plain_affines,
     split_affines,
 )
 
@@ -82,8 +82,8 @@ class FixedStyles(nn.Module):
         self.style_names = _checked(styles, transformer.single)
         self.code_size = len(self.style_names)  # a weight for each style
         self.transformer = transformer
-        self.channels = norm_channels(transformer)
-        plain = plain_normalization(self.channels)
+        self.channels = [layer.channels for layer in conditioned(transformer)]
+        plain = plain_affines(transformer)
         self.table = nn.ParameterList(plain.clone() for _ in self.style_names)
 
     @property
