@@ -87,16 +87,21 @@ def load_pixel_picture(path: PathLike, max_pixels: int | None = DEFAULT_MAX_PIXE
         return PixelPicture(_to_pixels(colour), opacity)
 
 
-def load_pixels(path: PathLike, short_side: int, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> UInt8[Tensor, "3 H W"]:
+def load_pixels(
+    path: PathLike, short_side: int, max_pixels: int | None = DEFAULT_MAX_PIXELS, content: bytes | None = None
+) -> UInt8[Tensor, "3 H W"]:
     """The colours of `load_picture` in 0..255, shrunk until the short side is at most `short_side` pixels.
 
     The aspect is kept and the filter antialiased; a smaller image stays as it is. A JPEG is decoded at 1/2, 1/4 or
     1/8 where that is enough, so huge photos are cheap. Raises ImageError, and ValueError if `short_side` < 1.
+
+    Args:
+        content: the file, where it has been read already; `path` is only what errors call it.
     """
     if short_side < 1:
         raise ValueError(f"short_side must be at least 1, not {short_side}")
     with naming(path, _reading_failure):
-        colour, _ = _decode(path, max_pixels, short_side)
+        colour, _ = _decode(path, max_pixels, short_side, content)
         return _to_pixels(colour).contiguous()
 
 
@@ -119,12 +124,12 @@ def load_exif(path: PathLike) -> bytes:
 
 
 def _decode(
-    path: PathLike, max_pixels: int | None, short_side: int | None = None
+    path: PathLike, max_pixels: int | None, short_side: int | None = None, content: bytes | None = None
 ) -> tuple[Image.Image, Image.Image | None]:
     """Colours, "RGB" or for wide gray "F" in [0, 1], and alpha, "L"; upright, and shrunk where `short_side` says so."""
-    if os.path.isdir(path):
+    if content is None and os.path.isdir(path):
         raise ImageError("is a folder; name a file in it")
-    with _opened(path) as file:
+    with _opened(path) if content is None else BytesIO(content) as file:
         picture = _identify(file, max_pixels)
         if picture.format == "TIFF":  # its reader checks Pillow's global limit, but only when it has to allocate
             picture.im = Image.core.new(picture.mode, getattr(picture, "_tile_size", picture.size))
@@ -163,7 +168,7 @@ def _opened(path: PathLike) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _identify(file: IO[bytes], max_pixels: int | None) -> ImageFile.ImageFile:
+def _identify(file: IO[bytes] | BytesIO, max_pixels: int | None) -> ImageFile.ImageFile:
     """Read the header and check the size it announces.
 
     The readers are called directly and not through `Image.open`, whose own limit is a global of the process: ours
