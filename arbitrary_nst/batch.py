@@ -174,7 +174,7 @@ def stylize_files(config: StylizeConfig) -> int:
     Raises ImageError where a path leads nowhere, StyleFileError where the gallery has no such style, ValueError where
     options contradict each other.
     """
-    contents, chosen = find_images(config.content), _choose_styles(config)
+    contents, chosen = find_images(config.content), choose_styles(config)
     masks = find_images(config.mask) if config.mask else []
     if masks and len(masks) != len(chosen):
         raise ValueError(f"--mask: {len(chosen)} styles need as many masks, not {len(masks)}")
@@ -211,7 +211,7 @@ def stylize_files(config: StylizeConfig) -> int:
     return 1 if tally.failures.count else 0
 
 
-def _choose_styles(config: StylizeConfig) -> dict[str, Path | None]:
+def choose_styles(config: StylizeConfig) -> dict[str, Path | None]:
     """The names of the styles to apply, each with its painting or style file, or None for one of the model's own.
 
     Raises ImageError or StyleFileError where there is no such thing, ValueError where there is none or a name is not
@@ -300,7 +300,7 @@ def _paint(
 ) -> None:
     """One result, from the photo to the writer's list."""
     try:
-        codes = [_code(stylizer, style, photo, config) for style in look.styles]
+        codes = [code_for(stylizer, style, photo, config) for style in look.styles]
         if look.masks is not None:
             code = torch.cat(codes)
         else:
@@ -319,7 +319,7 @@ def _paint(
         writer.add(photo.path, partial(save_pixels, pixels, target, photo.alpha, config.quality, photo.exif))
 
 
-def _code(stylizer: Stylizer, style: Style, photo: Photo, config: StylizeConfig) -> Float[Tensor, "1 D"]:
+def code_for(stylizer: Stylizer, style: Style, photo: Photo, config: StylizeConfig) -> Float[Tensor, "1 D"]:
     if style.painting is None:
         assert style.code is not None
         return style.code
@@ -380,7 +380,7 @@ def _looks(
     styles, stack = {}, []
     for name in dict.fromkeys(name for names in wanted.values() for name in names):
         try:
-            styles[name] = _style(stylizer, name, chosen[name], config)
+            styles[name] = prepared_style(stylizer, name, chosen[name], config)
         except Exception as error:  # one bad file never ends a batch
             failures.add(chosen[name] or Path(name), error)
     for path in masks:
@@ -396,7 +396,7 @@ def _looks(
             yield Look(look, [styles[name] for name in names], shares)
 
 
-def _style(stylizer: Stylizer, name: str, path: Path | None, config: StylizeConfig) -> Style:
+def prepared_style(stylizer: Stylizer, name: str, path: Path | None, config: StylizeConfig) -> Style:
     if path is None:
         return Style(name, stylizer.style_code(name))
     if is_saved(path):
