@@ -5,15 +5,12 @@ While one photo is painted the next is decoded and the results before are writte
 
 import math
 import os
-import signal
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,12 +18,13 @@ from typing import Annotated, Literal
 import torch
 import tyro
 from jaxtyping import Float, UInt8
-from torch import Tensor, distributed
+from torch import Tensor
 from tqdm import tqdm
 
 from arbitrary_nst.color import PreserveColor, luminance
 from arbitrary_nst.image import (
     DEFAULT_MAX_PIXELS,
+    fitted_size,
     load_exif,
     load_image,
     load_pixel_picture,
@@ -36,7 +34,8 @@ from arbitrary_nst.image import (
     shrink_pixels,
 )
 from arbitrary_nst.models.files import model_file, model_options
-from arbitrary_nst.paths import SUFFIXES, Failures, find_images, unique_names
+from arbitrary_nst.paths import SUFFIXES, Failures, ImageError, find_images, shown, unique_names
+from arbitrary_nst.processes import Terminated, own_device, own_share, terminable, wait_for_other_processes
 from arbitrary_nst.styles import find_styles, is_saved, load_style
 from arbitrary_nst.stylizer import NO_STRENGTH, SMALLEST_TILE, STYLE_SIZE, Precision, Stylizer, blend_codes
 
@@ -169,37 +168,36 @@ class Tally:
         return f"{self.written} pictures written{skipped}" + f", {failed} failures" * (failed > 0)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which stops the work as Ctrl-C does."""
-
-
 def stylize_files(config: StylizeConfig) -> int:
     """Stylize, and return the exit code: 0 everything done, 1 not everything, 130 or 143 after SIGINT or SIGTERM.
 
     Raises ImageError where a path leads nowhere, StyleFileError where the gallery has no such style, ValueError where
     options contradict each other.
     """
-    contents, chosen = find_images(config.content), _choose_styles(config)
+    contents, chosen = find_images(config.content), choose_styles(config)
     masks = find_images(config.mask) if config.mask else []
     if masks and len(masks) != len(chosen):
         raise ValueError(f"--mask: {len(chosen)} styles need as many masks, not {len(masks)}")
-    if config.style_weights:
-        blend_codes([torch.zeros(1, 1)] * len(chosen), config.style_weights)  # refuse bad weights before work
+    if config.style_weights:  # refuse bad ones before work
+        try:
+            blend_codes([torch.zeros(1, 1)] * len(chosen), config.style_weights)
+        except ValueError as error:
+            raise ValueError(f"--style-weights: {error}") from error
     looks = {"+".join(chosen): list(chosen)} if config.style_weights or masks else {name: [name] for name in chosen}
-    single = config.output.suffix.lower() in SUFFIXES and not config.output.is_dir()
+    single = config.output.suffix.lower() in SUFFIXES and not os.path.isdir(config.output)
     if single and len(contents) * len(looks) != 1:
         results = len(contents) * len(looks)
         raise ValueError(f"--output {config.output}: is one file, but there are {results} results; name a folder")
 
     jobs, tally = [], Tally()
-    for photo, stem in _own_share(unique_names(contents)):
+    for photo, stem in own_share(unique_names(contents)):
         files = {look: config.output / f"{stem}_stylized_{look}.{config.format}" for look in looks}
         targets = dict.fromkeys(looks, config.output) if single else files
-        missing = {look: file for look, file in targets.items() if not (config.skip_existing and file.exists())}
+        missing = {look: file for look, file in targets.items() if not (config.skip_existing and os.path.exists(file))}
         tally.skipped += len(targets) - len(missing)
         jobs += [Job(photo, missing)] if missing else []
     try:
-        with _terminable():
+        with terminable():
             if jobs:
                 _stylize(jobs, looks, chosen, masks, config, tally)
     except KeyboardInterrupt as stop:
@@ -207,13 +205,13 @@ def stylize_files(config: StylizeConfig) -> int:
         print(f"interrupted: {tally}, of {asked}", file=sys.stderr)
         tally.failures.repeat()
         return 143 if isinstance(stop, Terminated) else 130
-    print(f"{config.output}: {tally}")
+    print(f"{shown(config.output)}: {tally}")
     tally.failures.repeat()
-    _wait_for_other_processes()
+    wait_for_other_processes()
     return 1 if tally.failures.count else 0
 
 
-def _choose_styles(config: StylizeConfig) -> dict[str, Path | None]:
+def choose_styles(config: StylizeConfig) -> dict[str, Path | None]:
     """The names of the styles to apply, each with its painting or style file, or None for one of the model's own.
 
     Raises ImageError or StyleFileError where there is no such thing, ValueError where there is none or a name is not
@@ -253,7 +251,7 @@ def _stylize(
     tally: Tally,
 ) -> None:
     """Paint the jobs in their order and keep the tally. Looks that cannot be made are left out of them."""
-    stylizer = Stylizer.from_pretrained(config.model, _own_device(config.device), config.precision)
+    stylizer = Stylizer.from_pretrained(config.model, own_device(config.device), config.precision)
     wanted = {look: looks[look] for look in looks if any(look in job.targets for job in jobs)}
     ready = {look.name: look for look in _looks(stylizer, wanted, chosen, masks, config, tally.failures)}
     jobs = [Job(job.photo, {n: file for n, file in job.targets.items() if n in ready}) for job in jobs] if ready else []
@@ -282,6 +280,12 @@ def _load_photo(path: Path, config: StylizeConfig) -> Photo:
     picture = load_pixel_picture(path, config.max_pixels or None)
     pixels, alpha, size = picture.rgb, picture.alpha, config.content_size
     if size is not None:
+        height, width = fitted_size(pixels.shape[1], pixels.shape[2], size)
+        if config.max_pixels and height * width > config.max_pixels:
+            raise ImageError(
+                f"{shown(path)}: --content-size {size} would make it {width} x {height}, more pixels than the limit of "
+                f"{config.max_pixels}; choose a smaller size, or raise --max-pixels"
+            )
         pixels = _to_pixels(resize(shrink_pixels(pixels, size), size))
         alpha = None if alpha is None else _to_pixels(resize(alpha[None].float().div_(255), size))
     return Photo(path, pixels, alpha, None if config.strip else load_exif(path))
@@ -296,7 +300,7 @@ def _paint(
 ) -> None:
     """One result, from the photo to the writer's list."""
     try:
-        codes = [_code(stylizer, style, photo, config) for style in look.styles]
+        codes = [code_for(stylizer, style, photo, config) for style in look.styles]
         if look.masks is not None:
             code = torch.cat(codes)
         else:
@@ -315,7 +319,7 @@ def _paint(
         writer.add(photo.path, partial(save_pixels, pixels, target, photo.alpha, config.quality, photo.exif))
 
 
-def _code(stylizer: Stylizer, style: Style, photo: Photo, config: StylizeConfig) -> Float[Tensor, "1 D"]:
+def code_for(stylizer: Stylizer, style: Style, photo: Photo, config: StylizeConfig) -> Float[Tensor, "1 D"]:
     if style.painting is None:
         assert style.code is not None
         return style.code
@@ -376,7 +380,7 @@ def _looks(
     styles, stack = {}, []
     for name in dict.fromkeys(name for names in wanted.values() for name in names):
         try:
-            styles[name] = _style(stylizer, name, chosen[name], config)
+            styles[name] = prepared_style(stylizer, name, chosen[name], config)
         except Exception as error:  # one bad file never ends a batch
             failures.add(chosen[name] or Path(name), error)
     for path in masks:
@@ -392,7 +396,7 @@ def _looks(
             yield Look(look, [styles[name] for name in names], shares)
 
 
-def _style(stylizer: Stylizer, name: str, path: Path | None, config: StylizeConfig) -> Style:
+def prepared_style(stylizer: Stylizer, name: str, path: Path | None, config: StylizeConfig) -> Style:
     if path is None:
         return Style(name, stylizer.style_code(name))
     if is_saved(path):
@@ -413,58 +417,3 @@ def weighted_masks(masks: Sequence[Float[Tensor, "1 1 _ _"]], weights: Sequence[
     shares = stack * torch.tensor(weights).view(-1, 1, 1, 1)
     total = shares.sum(0, keepdim=True)
     return shares / total.where(total > 0, 1) * stack.sum(0, keepdim=True).clamp(max=1)
-
-
-# Several processes, and signals
-
-
-def _own_share(names: Mapping[Path, str]) -> list[tuple[Path, str]]:
-    """The photos of this process among those that torchrun started: every WORLD_SIZE-th from RANK on."""
-    photos = list(names.items())
-    rank, processes = _environment("RANK", 0), _environment("WORLD_SIZE", 1)
-    if processes == 1:
-        return photos
-    if not 0 <= rank < processes:
-        raise ValueError(f"RANK is {rank} and WORLD_SIZE {processes}: a rank must be from 0 to {processes - 1}")
-    share = photos[rank::processes]
-    print(f"process {rank + 1} of {processes}: {len(share)} of {len(photos)} photos")
-    return share
-
-
-def _environment(name: str, default: int) -> int:
-    value = os.environ.get(name, str(default))
-    if not value.isdecimal():
-        raise ValueError(f"{name} is '{value}': must be a number, as torchrun sets it")
-    return int(value)
-
-
-def _wait_for_other_processes() -> None:
-    """Under torchrun: it stops all processes as soon as one has failed, so that nobody may leave before the last."""
-    if distributed.is_available() and distributed.is_torchelastic_launched():
-        distributed.init_process_group("gloo", timeout=timedelta(days=30))
-        distributed.barrier()
-        distributed.destroy_process_group()
-
-
-def _own_device(device: str) -> str:
-    """Under torchrun each process of a machine takes the next of its CUDA devices."""
-    if device in ("auto", "cuda") and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
-        return f"cuda:{_environment('LOCAL_RANK', 0) % torch.cuda.device_count()}"
-    return device
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM raises Terminated in the block. (Only the main thread may say so; elsewhere it stays as it is.)"""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def terminate(*_: object) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

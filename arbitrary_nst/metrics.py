@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from arbitrary_nst.color import luminance
@@ -236,3 +236,16 @@ def _attempt(build: Callable[[], Built], package: str) -> Built | Unavailable:
         return Unavailable(f"{type(error).__name__}: {' '.join(str(error).split())}")
     finally:
         socket.setdefaulttimeout(before)
+
+
+def warping_error(
+    output: Float[Tensor, "B 3 H W"], warped: Float[Tensor, "B 3 H W"], visible: Bool[Tensor, "B 1 H W"]
+) -> Float[Tensor, ""]:
+    """Mean squared difference of stylized frames to those before, moved along the motion (Lai et al. 2018, section 4).
+
+    Args:
+        warped: the stylized frames before, moved to where their parts are now.
+        visible: where both show the same: not what has just come into view. NaN where nothing does.
+    """
+    squared = (output - warped).square().mean(1, keepdim=True)
+    return (squared * visible).sum() / visible.sum()

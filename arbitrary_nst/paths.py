@@ -40,8 +40,9 @@ def find_images(paths: Iterable[PathLike], suffixes: Sequence[str] = SUFFIXES) -
     """Every image that files, folders and glob patterns name, in the order of `paths`, each file once.
 
     A named file is kept whatever its suffix. A folder is searched recursively, a pattern (`**` recurses) is expanded;
-    both give files with one of `suffixes` in natural order ("2.png" before "10.png"), hidden ones left out. A file or
-    folder that exists wins over the pattern its name might be. Raises ImageError for whatever gives nothing.
+    both give files with one of `suffixes` in natural order ("2.png" before "10.png"), hidden ones left out. A folder
+    below that cannot be read is given itself, so that it is not forgotten. A file or folder that exists wins over the
+    pattern its name might be. Raises ImageError for whatever gives nothing.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -74,10 +75,17 @@ def _expand(path: str, suffixes: Sequence[str]) -> list[str]:
 
 
 def _images_below(folder: str, suffixes: Sequence[str]) -> list[str]:
-    """Images in a folder and all below it. Linked folders are followed, each real folder is visited once."""
+    """Images in a folder and all below it, and folders that cannot be read.
+
+    Linked folders are followed, each real folder is visited once.
+    """
     images: list[str] = []
     visited: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+
+    def unreadable(error: OSError) -> None:
+        images.append(error.filename)
+
+    for parent, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
         real = os.path.realpath(parent)
         if real in visited:
             folders.clear()
@@ -138,7 +146,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 # Errors
 
 
-def _shown(path: PathLike) -> str:
+def shown(path: PathLike) -> str:
     """The name of a file as it stands in a message: on one line, and printable on any terminal."""
     name = os.fspath(path)
     return name if name.isprintable() and name else ascii(name)
@@ -150,9 +158,9 @@ def naming(path: PathLike, explain: Callable[[Exception], str]) -> Iterator[None
     try:
         yield
     except ImageError as error:
-        raise ImageError(f"{_shown(path)}: {error}") from error.__cause__
+        raise ImageError(f"{shown(path)}: {error}") from error.__cause__
     except Exception as error:
-        raise ImageError(f"{_shown(path)}: {_common_failure(error) or explain(error)}") from error
+        raise ImageError(f"{shown(path)}: {_common_failure(error) or explain(error)}") from error
 
 
 def detail(error: Exception) -> str:
@@ -170,7 +178,8 @@ def access_failure(error: Exception) -> str:
 def _common_failure(error: Exception) -> str | None:
     if isinstance(error, PermissionError):
         return "permission denied; change the permissions of the file and its folder, or choose another"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+    no_memory = re.search("(out of|not enough|allocate) memory", str(error))
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and no_memory):
         return "out of memory; use a smaller image or free some memory"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return "the disk is full; free some space or write elsewhere"
@@ -190,8 +199,9 @@ class Failures:
     def add(self, path: Path, error: Exception) -> None:
         from tqdm import tqdm  # only where something fails
 
-        message = str(error) if path.name in str(error) else f"{path}: {str(error) or type(error).__name__}"
-        self.lines.append(" ".join(message.split()))
+        matter = _common_failure(error) or str(error) or type(error).__name__
+        named = path.name in matter or shown(path) in matter
+        self.lines.append(" ".join((matter if named else f"{shown(path)}: {matter}").split()))
         tqdm.write(f"failed: {self.lines[-1]}", file=sys.stderr)
 
     def repeat(self) -> None:

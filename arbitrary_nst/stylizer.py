@@ -139,9 +139,13 @@ class Stylizer:
             like: a photo to whose colours the paintings are recoloured before the network looks at them
                 (`match_covariance`). The code is for that photo then.
 
-        Raises ValueError where the tensor is no image, and where the model knows only its own styles.
+        Raises ValueError where the tensor is no image, a number is out of range, or the model has only its own styles.
         """
         _check_image(style, "style")
+        if size is not None and size < 1:
+            raise ValueError(f"size is {size}: must be at least 1 pixel, or None")
+        if not 0 < scale < float("inf"):
+            raise ValueError(f"scale is {scale}: must be positive and finite")
         if like is not None:
             like = _thinned(_check_content(like))
         side = min(style.shape[2:])

@@ -1,43 +1,14 @@
-import logging
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from arbitrary_nst.data import Augmentation, Pairs, PictureFolder, Resumable, batches
+from arbitrary_nst.data import Augmentation, Pairs, Resumable, batches
 from arbitrary_nst.data.pairs import Draw, augment_style, random_crop
-from arbitrary_nst.image import load_pixels
 from arbitrary_nst.paths import ImageError
 
 PLAIN = Augmentation((1.0, 1.0), (1.0, 1.0), colour_share=0.0)
-
-
-@pytest.fixture
-def paths(tmp_path):
-    """Four pictures of 20 x 30 random pixels."""
-    generator = np.random.default_rng(0)
-    for index in range(4):
-        pixels = generator.integers(0, 256, (20, 30, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
-    return sorted(tmp_path.glob("*.png"))
-
-
-class CountingLoader:
-    """`load_pixels` that remembers what it was asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[Path] = []
-
-    def __call__(self, path: Path, short_side: int) -> torch.Tensor:
-        self.asked.append(path)
-        return load_pixels(path, short_side)
-
-
-def pictures(folder: PictureFolder) -> list[torch.Tensor]:
-    return [folder[index] for index in range(len(folder))]
 
 
 def random_pictures(count: int = 5, height: int = 40, width: int = 56) -> list[torch.Tensor]:
@@ -45,77 +16,19 @@ def random_pictures(count: int = 5, height: int = 40, width: int = 56) -> list[t
     return [torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8) for _ in range(count)]
 
 
-# Folders
+class PartlyCorrupt:
+    """Flat pictures whose gray is their place; those in `bad` cannot be read."""
 
+    def __init__(self, count: int, bad: set[int]) -> None:
+        self.size, self.bad = count, bad
 
-def test_pictures_come_in_the_order_of_their_paths(paths):
-    folder = PictureFolder(paths, short_side=20)
-    assert len(folder) == 4
-    assert all(torch.equal(pixels, load_pixels(path, 20)) for pixels, path in zip(pictures(folder), paths, strict=True))
+    def __len__(self) -> int:
+        return self.size
 
-
-def test_large_pictures_are_shrunk_to_the_short_side_and_small_ones_left(paths):
-    assert PictureFolder(paths, short_side=10)[0].shape == (3, 10, 15)
-    assert PictureFolder(paths, short_side=99)[0].shape == (3, 20, 30)
-
-
-@pytest.mark.parametrize("kept", [0, 2, 4])
-def test_first_pictures_are_kept_and_later_ones_decoded_again_to_the_same_pixels(paths, kept):
-    load = CountingLoader()
-    folder = PictureFolder(paths, 20, memory=kept * 3 * 20 * 30, load=load)
-    load.asked.clear()
-    expected = [load_pixels(path, 20) for path in paths]
-    assert all(torch.equal(a, b) for a, b in zip(pictures(folder), expected, strict=True))
-    assert load.asked == paths[kept:]
-
-
-def test_no_later_picture_is_kept_where_an_earlier_one_did_not_fit(paths):
-    Image.new("RGB", (30, 40)).save(paths[1])
-    load = CountingLoader()
-    folder = PictureFolder(paths, 99, memory=2 * 3 * 20 * 30, load=load)  # room for two of the small ones
-    load.asked.clear()
-    assert [pixels.shape[1] for pixels in pictures(folder)] == [20, 40, 20, 20]
-    assert load.asked == paths[1:]
-
-
-def test_corrupt_file_is_left_out_counted_and_named_in_the_log(paths, caplog):
-    paths[1].write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    with caplog.at_level(logging.WARNING):
-        folder = PictureFolder(paths, 20)
-    assert folder.paths == [paths[0], *paths[2:]]
-    assert torch.equal(folder[1], load_pixels(paths[2], 20))
-    assert len(folder.skipped) == 1
-    assert str(paths[1]) in caplog.text
-    assert "1 of 4" in caplog.text
-
-
-def test_only_corrupt_files_are_refused(paths):
-    for path in paths:
-        path.write_bytes(b"nothing")
-    with pytest.raises(ImageError, match=r"none of the 4 pictures.*png"):
-        PictureFolder(paths, 20)
-
-
-@pytest.mark.parametrize(("bad", "instead"), [(0, 1), (2, 3), (3, 0)])
-def test_picture_that_turns_bad_later_is_replaced_by_the_next_and_counted(paths, bad, instead):
-    folder = PictureFolder(paths, 20, memory=0)
-    paths[bad].unlink()
-    assert torch.equal(folder[bad], folder[instead])
-    assert len(folder.skipped) == 1
-
-
-def test_folder_that_has_gone_is_an_error(paths):
-    folder = PictureFolder(paths, 20, memory=0)
-    for path in paths:
-        path.unlink()
-    with pytest.raises(ImageError, match="none of the 4 pictures"):
-        folder[1]
-
-
-def test_folder_ends_with_its_last_picture(paths):
-    folder = PictureFolder(paths, 20)
-    with pytest.raises(IndexError):
-        folder[4]
+    def __getitem__(self, index: int, /) -> torch.Tensor:
+        if index in self.bad:
+            raise ImageError(f"{index}.jpg: the file is truncated")
+        return torch.full((3, 8, 8), index, dtype=torch.uint8)
 
 
 # Crops
@@ -157,8 +70,9 @@ def test_colours_change_for_the_stated_share_of_paintings_only():
 
 
 def test_sample_is_two_float_crops_in_zero_to_one():
-    *crops, number = Pairs(random_pictures(), random_pictures(), 32)[5]
+    *crops, number, skipped = Pairs(random_pictures(), random_pictures(), 32)[5]
     assert number in range(5)
+    assert skipped == 0
     for crop in crops:
         assert crop.shape == (3, 32, 32)
         assert crop.dtype == torch.float32
@@ -178,7 +92,7 @@ def test_sample_depends_on_seed_and_index_only():
 def test_other_seeds_and_indices_give_other_samples():
     pictures = random_pictures()
     samples = [Pairs(pictures, pictures, 16, seed)[index] for seed in (0, 1) for index in range(3)]
-    assert len({(content.sum().item(), style.sum().item()) for content, style, _ in samples}) == 6
+    assert len({(content.sum().item(), style.sum().item()) for content, style, *_ in samples}) == 6
 
 
 def test_sampling_leaves_the_global_random_state_alone():
@@ -208,7 +122,7 @@ def test_sample_carries_the_number_of_its_painting(numbers):
     paintings = [torch.full((3, 8, 8), value, dtype=torch.uint8) for value in (0, 100, 200)]
     pairs = Pairs(random_pictures(), paintings, 8, augmentation=PLAIN, numbers=numbers)
     for index in range(10):
-        _, style, number = pairs[index]
+        _, style, number, _ = pairs[index]
         assert number == (numbers or [0, 1, 2])[round(255 * style[0, 0, 0].item()) // 100]
 
 
@@ -217,6 +131,44 @@ def test_paintings_are_not_mirrored_where_that_is_not_wanted():
     plain = Augmentation((1.0, 1.0), (1.0, 1.0), colour_share=0.0, flip_styles=False)
     pairs = Pairs([picture], [picture], 16, augmentation=plain)
     assert all(torch.equal(pairs[index][1], picture.float() / 255) for index in range(10))
+
+
+# Corrupt pictures
+
+
+@pytest.mark.parametrize("bad", [{0, 1, 2}, {3}, {1, 3}])
+def test_next_readable_picture_takes_the_place_of_a_corrupt_one(bad):
+    instead = [next(place % 4 for place in range(first, first + 4) if place % 4 not in bad) for first in range(4)]
+    pairs = Pairs(PartlyCorrupt(4, bad), random_pictures(1), 8, augmentation=PLAIN)
+    for index in range(20):
+        place = Draw(0, index).integer(4)
+        content, _, _, skipped = pairs[index]
+        assert round(content[0, 0, 0].item() * 255) == instead[place]
+        assert skipped == (instead[place] - place) % 4
+
+
+def test_number_is_that_of_the_painting_which_took_the_place():
+    pairs = Pairs(random_pictures(1), PartlyCorrupt(4, {0, 2}), 8, augmentation=PLAIN, numbers=[10, 11, 12, 13])
+    for index in range(20):
+        _, style, number, _ = pairs[index]
+        assert number == 10 + round(style[0, 0, 0].item() * 255)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_skipped_pictures_are_counted_also_when_a_worker_meets_them(workers):
+    contents = PartlyCorrupt(100, set(range(0, 100, 20)))  # five in a hundred
+    pairs = Pairs(contents, PartlyCorrupt(100, set()), 8, augmentation=PLAIN)
+    loader = batches(pairs, Resumable(0, 20, batch_size=8), workers)
+    assert len(list(loader)) == 20
+    assert loader.skipped == sum(Draw(0, index).integer(100) in contents.bad for index in range(160)) > 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_where_everything_is_corrupt_the_run_stops_and_says_so_in_one_line(workers):
+    pairs = Pairs(PartlyCorrupt(4, {0, 1, 2, 3}), random_pictures(1), 8)
+    with pytest.raises(ImageError) as raised:
+        list(batches(pairs, Resumable(0, 2, batch_size=2), workers))
+    assert str(raised.value) == "none of the 4 pictures can be read; is their disk still there?"
 
 
 # Order
@@ -236,10 +188,20 @@ def test_processes_share_the_samples_of_each_step_without_overlap():
         assert together == list(range(6 * (step + 2), 6 * (step + 3)))
 
 
+@given(start=st.integers(0, 9), steps=st.integers(1, 5), batch_size=st.integers(1, 4), processes=st.integers(1, 5))
+def test_shares_of_all_processes_are_the_samples_of_one(start, steps, batch_size, processes):
+    ranks = [list(Resumable(start, start + steps, batch_size, rank, processes)) for rank in range(processes)]
+    whole = batch_size * processes
+    assert sorted(index for rank in ranks for index in rank) == list(range(start * whole, (start + steps) * whole))
+    later = [list(Resumable(start + 1, start + steps, batch_size, rank, processes)) for rank in range(processes)]
+    assert later == [rank[batch_size:] for rank in ranks]
+
+
 def test_workers_change_no_batch():
     pairs = Pairs(random_pictures(), random_pictures(), 16)
-    runs = [list(batches(pairs, Resumable(1, 4, batch_size=2), workers)) for workers in (0, 1)]
+    runs = [list(batches(pairs, Resumable(1, 4, batch_size=2), workers)) for workers in (0, 1, 2)]
     assert [content.shape for content, _, _ in runs[0]] == [(2, 3, 16, 16)] * 3
-    for ours, theirs in zip(*runs, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    for other in runs[1:]:
+        for ours, theirs in zip(runs[0], other, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     assert_close(runs[0][0][0][0], pairs[2][0])

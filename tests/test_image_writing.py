@@ -152,6 +152,12 @@ def test_an_image_too_large_for_its_format(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_name_that_is_too_long(tmp_path):
+    with pytest.raises(ImageError, match="its name is too long"):
+        save_image(ramps(), tmp_path / ("x" * 300 + ".png"))
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("function", "thrown", "matter"),
     [

@@ -13,7 +13,16 @@ from torch import nn
 from arbitrary_nst import metrics
 from arbitrary_nst.image import load_image, resize, save_image
 from arbitrary_nst.losses import relative_gram_loss, relative_moment_loss
-from arbitrary_nst.metrics import LAYERS, OBJECTIVE, Unavailable, feature_network, scores, ssim, traits
+from arbitrary_nst.metrics import (
+    LAYERS,
+    OBJECTIVE,
+    Unavailable,
+    feature_network,
+    scores,
+    ssim,
+    traits,
+    warping_error,
+)
 from arbitrary_nst.weights import WeightsNotFoundError
 
 TERMS = ("style_gap", "gram_gap", "content_drift")
@@ -246,3 +255,17 @@ def test_weights_of_another_network_are_refused(monkeypatch):
     network = metrics.art_inception()
     assert isinstance(network, metrics.ArtInception)
     assert math.isfinite(sum(parameter.sum().item() for parameter in network.parameters()))
+
+
+# Videos
+
+
+def test_warping_error_is_the_mean_square_where_both_show_the_same():
+    warped = torch.rand(1, 3, 4, 5)
+    output = warped + 0.2
+    output[..., 3:] += 7  # has just come into view
+    visible = torch.ones(1, 1, 4, 5, dtype=torch.bool)
+    visible[..., 3:] = False
+    assert warping_error(output, warped, visible).item() == pytest.approx(0.04, rel=1e-4)
+    assert warping_error(warped, warped, visible).item() == 0
+    assert warping_error(output, warped, torch.zeros_like(visible)).isnan()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from arbitrary_nst.paths import Failures, ImageError, find_images
+from arbitrary_nst.paths import Failures, ImageError, find_images, shown
 
 
 @pytest.fixture
@@ -106,6 +106,18 @@ def test_a_folder_that_cannot_be_read(tree, monkeypatch, thrown, matter):
     assert str(raised.value).startswith("sub: ")
 
 
+def test_a_folder_below_that_cannot_be_read_is_given_itself(tree, monkeypatch):
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert found("sub") == ["sub/a.webp", "sub/deep"]
+
+
 def test_failures_are_told_on_one_line_with_their_file_and_counted(capsys):
     failures = Failures()
     failures.add(Path("folder/a.png"), ValueError("too\nsmall"))
@@ -116,4 +128,23 @@ def test_failures_are_told_on_one_line_with_their_file_and_counted(capsys):
         "failed: folder/a.png: too small",
         "failed: folder/b.png: is no picture",
         "failed: c.png: RuntimeError",
+    ]
+
+
+@pytest.mark.parametrize("name", ["two\nlines.png", os.fsdecode(b"bytes_\xff.png"), "to\u202eleft.png"])
+def test_a_name_that_cannot_be_printed_is_told_once_and_escaped(capsys, name):
+    failures = Failures()
+    failures.add(Path(name), ImageError(f"{shown(name)}: is no picture"))
+    failures.add(Path(name), ValueError("too small"))
+    assert failures.lines == [f"{name!a}: is no picture", f"{name!a}: too small"]
+    assert capsys.readouterr().err.isascii()
+
+
+def test_want_of_memory_is_told_in_words_and_other_trouble_with_it_is_not():
+    failures = Failures()
+    failures.add(Path("a.png"), RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory: 9 bytes"))
+    failures.add(Path("b.png"), RuntimeError("an illegal memory access was encountered"))
+    assert failures.lines == [
+        "a.png: out of memory; use a smaller image or free some memory",
+        "b.png: an illegal memory access was encountered",
     ]

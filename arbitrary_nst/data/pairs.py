@@ -5,18 +5,23 @@ of workers or machines.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
+
+from arbitrary_nst.paths import ImageError
 
 Pixels = UInt8[Tensor, "3 H W"]
 Crop = Float[Tensor, "3 S S"]
+Sample = tuple[Crop, Crop, int, int]
+"""Photo, painting, the number of the painting, and how many pictures could not be read and were replaced."""
 
 
 @runtime_checkable
@@ -70,21 +75,27 @@ class Augmentation:
     """Share of samples in which the photo is its own style, so that strength 0 gives the photo back."""
 
 
+Take = Callable[[Draw], tuple[Pixels, int, int]]
+"""What gives a picture, its place, and how many before it could not be read."""
+
+
 class Pairs(Dataset):
-    """Sample n: a crop of a photo and a crop of a painting, both float RGB in [0, 1], and the number of the painting.
+    """Sample n: crops of a photo and of a painting, float RGB in [0, 1] where the pictures are kept (see `Sample`).
+
+    In place of a picture that cannot be read comes the next one. Raises ImageError where none can.
 
     Args:
-        contents, styles: pictures as uint8.
+        contents, styles: pictures as uint8, or, to be drawn from by `streams.Streamed` only, a `PictureStream`.
         crop_size: side of the crops in pixels.
         seed: of everything random.
-        numbers: what the paintings are known by, one for each; None: their places. A photo that is its own style
-            has the number -1.
+        numbers: what the paintings are known by, one for each; None: their places, and 0 for all of a stream. A photo
+            that is its own style has the number -1.
     """
 
     def __init__(
         self,
-        contents: Pictures,
-        styles: Pictures,
+        contents: Any,
+        styles: Any,
         crop_size: int,
         seed: int = 0,
         augmentation: Augmentation | None = None,
@@ -93,19 +104,40 @@ class Pairs(Dataset):
         self.contents, self.styles = contents, styles
         self.crop_size, self.seed = crop_size, seed
         self.augmentation = augmentation or Augmentation()
-        self.numbers = range(len(styles)) if numbers is None else numbers
+        self.numbers = numbers
 
-    def __getitem__(self, index: int) -> tuple[Crop, Crop, int]:
+    def __getitem__(self, index: int) -> Sample:
+        return self.sample(index, partial(take_any, self.contents), partial(take_any, self.styles))
+
+    def sample(self, index: int, take_content: Take, take_style: Take) -> Sample:
+        """Sample `index` of the pictures that are taken."""
         draw, vary = Draw(self.seed, index), self.augmentation
-        content = random_crop(self.contents[draw.integer(len(self.contents))], self.crop_size, vary.content_sizes, draw)
+        pixels, _, skipped = take_content(draw)
+        content = random_crop(pixels, self.crop_size, vary.content_sizes, draw)
         if draw.chance(0.5):
             content = content.flip(2)
         content = content.float().div(255)
         if draw.chance(vary.identity_share):
-            return content, content, -1
-        chosen = draw.integer(len(self.styles))
-        style = random_crop(self.styles[chosen], self.crop_size, vary.style_sizes, draw)
-        return content, augment_style(style, vary, draw).float().div(255), self.numbers[chosen]
+            return content, content, -1, skipped
+        pixels, place, skipped_styles = take_style(draw)
+        style = augment_style(random_crop(pixels, self.crop_size, vary.style_sizes, draw), vary, draw)
+        number = place if self.numbers is None else self.numbers[place]
+        return content, style.float().div(255), number, skipped + skipped_styles
+
+
+def take_any(pictures: Pictures, draw: Draw) -> tuple[Pixels, int, int]:
+    """One of the pictures, or the next that can be read; its place; and how many could not be.
+
+    Raises ImageError where none can.
+    """
+    first, count = draw.integer(len(pictures)), len(pictures)
+    for skipped in range(count):
+        place = (first + skipped) % count
+        try:
+            return pictures[place], place, skipped
+        except ImageError:
+            continue
+    raise ImageError(f"none of the {count} pictures can be read; is their disk still there?")
 
 
 def random_crop(pixels: Pixels, crop_size: int, sizes: tuple[float, float], draw: Draw) -> UInt8[Tensor, "3 S S"]:
@@ -128,33 +160,3 @@ def augment_style(style: Pixels, vary: Augmentation, draw: Draw) -> Pixels:
         style = transforms.adjust_saturation(style, draw.uniform(*vary.saturation))
         style = transforms.adjust_hue(style, draw.uniform(-vary.hue, vary.hue))
     return style
-
-
-class Resumable(Sampler[int]):
-    """Indices of one process's share of an endless run, from a given step on."""
-
-    def __init__(self, start: int, stop: int, batch_size: int, rank: int = 0, processes: int = 1) -> None:
-        self.start, self.stop, self.batch_size = start, stop, batch_size
-        self.rank, self.processes = rank, processes
-
-    def __iter__(self) -> Iterator[int]:
-        for step in range(self.start, self.stop):
-            first = (step * self.processes + self.rank) * self.batch_size
-            yield from range(first, first + self.batch_size)
-
-    def __len__(self) -> int:
-        return (self.stop - self.start) * self.batch_size
-
-
-def batches(pairs: Pairs, sampler: Resumable, workers: int) -> DataLoader:
-    """Batches in the sampler's order, prepared by worker processes while the device computes."""
-    return DataLoader(
-        pairs,
-        sampler.batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        prefetch_factor=4 if workers else None,
-        pin_memory=torch.cuda.is_available(),
-        drop_last=True,
-    )

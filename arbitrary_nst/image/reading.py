@@ -1,0 +1,328 @@
+"""Files to tensors: upright, in sRGB, transparency apart, whatever the mode, the depth and the colour profile."""
+
+import os
+import select
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import IO, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageFile
+from torch import Tensor
+
+from arbitrary_nst.image.exif import kept_exif
+from arbitrary_nst.image.resizing import fitted_size
+from arbitrary_nst.paths import FORMATS, ImageError, PathLike, access_failure, detail, naming
+
+DEFAULT_MAX_PIXELS = 16384 * 16384
+"""Largest width x height that is decoded unless told otherwise; about 3 GB as a float tensor."""
+
+PATIENCE = 10.0
+"""Seconds to wait for the first byte from a pipe."""
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation -> what makes the picture upright
+_WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # gray with more than 8 bits
+_WHITE_LEVELS = {"I;12": 2**12 - 1, "I;16S": 2**15 - 1, "I;16BS": 2**15 - 1}  # by raw mode, where it is not 2**16 - 1
+_PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded file: sRGB in [0, 1], and its transparency (0 clear, 1 opaque; None if the file has none) kept apart.
+
+    Colours are not multiplied by alpha.
+    """
+
+    rgb: Float[Tensor, "1 3 H W"]
+    alpha: Float[Tensor, "1 1 H W"] | None = None
+
+
+@dataclass(frozen=True)
+class PixelPicture:
+    """A decoded file in 8 bits, a quarter of a `Picture`'s memory: sRGB in 0..255, and its transparency or None.
+
+    The three numbers of a pixel lie side by side in memory.
+    """
+
+    rgb: UInt8[Tensor, "3 H W"]
+    alpha: UInt8[Tensor, "1 H W"] | None = None
+
+
+def load_picture(path: PathLike, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Picture:
+    """The first frame of a JPEG, PNG, WebP, TIFF, BMP or GIF file, upright, in sRGB, transparency apart.
+
+    16-bit gray keeps its precision; float TIFF is taken as [0, 1], or divided by its maximum where that exceeds 1.
+    A header that announces more than `max_pixels` pixels is refused before anything is decoded (None: no limit).
+    Raises ImageError whatever is wrong with the file.
+    """
+    with naming(path, _reading_failure):
+        colour, alpha = _decode(path, max_pixels)
+        return Picture(_to_tensor(colour, 3), None if alpha is None else _to_tensor(alpha, 1))
+
+
+def load_image(path: PathLike, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Float[Tensor, "1 3 H W"]:
+    """The colours of `load_picture`: sRGB in [0, 1]. Raises ImageError."""
+    return load_picture(path, max_pixels).rgb
+
+
+def load_pixel_picture(path: PathLike, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> PixelPicture:
+    """What `load_picture` reads, in 8 bits. Raises ImageError."""
+    with naming(path, _reading_failure):
+        colour, alpha = _decode(path, max_pixels)
+        opacity = None if alpha is None else torch.from_numpy(np.array(alpha))[None]
+        return PixelPicture(_to_pixels(colour), opacity)
+
+
+def load_pixels(
+    path: PathLike, short_side: int, max_pixels: int | None = DEFAULT_MAX_PIXELS, content: bytes | None = None
+) -> UInt8[Tensor, "3 H W"]:
+    """The colours of `load_picture` in 0..255, shrunk until the short side is at most `short_side` pixels.
+
+    The aspect is kept and the filter antialiased; a smaller image stays as it is. A JPEG is decoded at 1/2, 1/4 or
+    1/8 where that is enough, so huge photos are cheap. Raises ImageError, and ValueError if `short_side` < 1.
+
+    Args:
+        content: the file, where it has been read already; `path` is only what errors call it.
+    """
+    if short_side < 1:
+        raise ValueError(f"short_side must be at least 1, not {short_side}")
+    with naming(path, _reading_failure):
+        colour, _ = _decode(path, max_pixels, short_side, content)
+        return _to_pixels(colour).contiguous()
+
+
+def load_exif(path: PathLike) -> bytes:
+    """The EXIF of a file, to be written into a picture made from it; empty where there is none that can be read.
+
+    Without what concerns the file itself and not the photo: orientation, thumbnail, size, and the maker's notes, which
+    refer to places in the file and may hold previews.
+    """
+    if not os.path.isfile(path):  # a pipe can be read only once
+        return b""
+    try:
+        with open(path, "rb") as file:
+            return kept_exif(_identify(file, None))
+    except Exception:  # whatever is wrong with EXIF, it is no reason to refuse the pixels
+        return b""
+
+
+# Decoding
+
+
+def _decode(
+    path: PathLike, max_pixels: int | None, short_side: int | None = None, content: bytes | None = None
+) -> tuple[Image.Image, Image.Image | None]:
+    """Colours, "RGB" or for wide gray "F" in [0, 1], and alpha, "L"; upright, and shrunk where `short_side` says so."""
+    if content is None and os.path.isdir(path):
+        raise ImageError("is a folder; name a file in it")
+    with _opened(path) if content is None else BytesIO(content) as file:
+        picture = _identify(file, max_pixels)
+        if picture.format == "TIFF":  # its reader checks Pillow's global limit, but only when it has to allocate
+            picture.im = Image.core.new(picture.mode, getattr(picture, "_tile_size", picture.size))
+        width, height = picture.size
+        scaled_height, scaled_width = height, width
+        if short_side is not None and short_side < min(height, width):
+            scaled_height, scaled_width = fitted_size(height, width, short_side)
+            picture.draft(None, (scaled_width, scaled_height))  # pyright: ignore[reportArgumentType]
+        raw_mode = _raw_mode(picture)
+        picture.load()
+        orientation = _orientation(picture)
+        colour, alpha = _separate(picture, raw_mode)
+    if (scaled_height, scaled_width) != (height, width):
+        colour = colour.resize((scaled_width, scaled_height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    if orientation is not None:
+        colour = colour.transpose(orientation)
+        alpha = None if alpha is None else alpha.transpose(orientation)
+    return colour, alpha
+
+
+@contextmanager
+def _opened(path: PathLike) -> Iterator[IO[bytes]]:
+    """A file or a pipe, open for reading; nothing is waited for without end."""
+
+    def without_waiting(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    with open(path, "rb", opener=without_waiting) as file:
+        kind = os.fstat(file.fileno()).st_mode
+        if stat.S_ISFIFO(kind):
+            if not select.select([file], [], [], PATIENCE)[0]:
+                raise ImageError(f"nothing came through this pipe for {PATIENCE:g} seconds; name a file")
+            os.set_blocking(file.fileno(), True)
+        elif not stat.S_ISREG(kind):
+            raise ImageError("is a device; name a file")
+        yield file
+
+
+def _identify(file: IO[bytes] | BytesIO, max_pixels: int | None) -> ImageFile.ImageFile:
+    """Read the header and check the size it announces.
+
+    The readers are called directly and not through `Image.open`, whose own limit is a global of the process: ours
+    is an argument, so threads with different limits do not meet.
+    """
+    prefix = file.read(16)
+    if not prefix:
+        raise ImageError("the file is empty (0 bytes); get a complete copy of it")
+    for file_format in dict.fromkeys(FORMATS.values()):
+        reader, accept = Image.OPEN[file_format]
+        accepted = accept(prefix) if accept is not None else False
+        if isinstance(accepted, str):
+            raise ImageError(f"this build of Pillow cannot read it ({accepted}); save it as PNG")
+        if accepted:
+            break
+    else:
+        raise ImageError("not an image of a known format (JPEG, PNG, WebP, TIFF, BMP, GIF); save it as one of these")
+    if file.seekable():
+        file.seek(0)
+    else:  # a pipe
+        file = BytesIO(prefix + file.read())
+    picture = reader(file, "")
+    width, height = picture.size
+    if width < 1 or height < 1:
+        raise ImageError(f"it has no pixels ({width} x {height}); get another copy")
+    if max_pixels is not None and width * height > max_pixels:
+        raise ImageError(
+            f"{width} x {height} is {width * height} pixels, more than the limit of {max_pixels}; "
+            "if you trust the file, raise --max-pixels"
+        )
+    if picture.tile and picture.tile[0][0] == "bmp_rle" and width > 65535:  # two bytes may make 255 rows at once
+        raise ImageError(f"a run-length encoded BMP of {width} pixels in width is not decoded; save it as PNG")
+    return picture
+
+
+def _raw_mode(picture: ImageFile.ImageFile) -> str:
+    """How samples lie in the file ("L;4", "RGB;16B"), which `mode` no longer says; known only before loading."""
+    arguments: Any = picture.tile[0][3] if picture.tile else ""
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _orientation(picture: Image.Image) -> Image.Transpose | None:
+    """What makes a loaded picture upright. (TIFF is upright already: its reader follows the tag.)"""
+    try:
+        return _UPRIGHT.get(picture.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # whatever is wrong with EXIF, it is no reason to refuse the pixels
+        return None
+
+
+def _separate(picture: Image.Image, raw_mode: str) -> tuple[Image.Image, Image.Image | None]:
+    """Colours ("RGB", or "F" for wide gray) and alpha ("L") of a loaded picture of any mode."""
+    profile = picture.info.get("icc_profile")
+    if picture.mode in _WIDE_MODES:
+        return _separate_wide_gray(picture, raw_mode, profile)
+    gray = picture.mode in ("1", "L", "LA", "La")
+    alpha = None
+    if picture.has_transparency_data:
+        _rescale_transparent_colour(picture, raw_mode)
+        if picture.mode not in ("LA", "RGBA"):
+            picture = picture.convert("LA" if gray else "RGBA")
+        alpha = picture.getchannel("A")
+    if gray:
+        picture = picture.convert("L")
+    elif picture.mode not in ("RGB", "CMYK", "LAB"):
+        picture = picture.convert("RGB")
+    return _to_srgb(picture, profile), alpha
+
+
+def _rescale_transparent_colour(picture: Image.Image, raw_mode: str) -> None:
+    """Pillow scales PNG samples of 1, 2, 4 and 16 bits to 8, but not the colour that tRNS declares transparent."""
+    transparent = picture.info.get("transparency")
+    largest = {"1": 1, "L;2": 3, "L;4": 15}.get(raw_mode)
+    if largest is not None and isinstance(transparent, int):
+        picture.info["transparency"] = min(transparent, largest) * 255 // largest
+    elif raw_mode == "RGB;16B" and isinstance(transparent, tuple):
+        picture.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _separate_wide_gray(
+    picture: Image.Image, raw_mode: str, profile: bytes | None
+) -> tuple[Image.Image, Image.Image | None]:
+    """Gray of more than 8 bits as "F" in [0, 1]. Integers up to 65535 are 16-bit samples, whatever holds them."""
+    samples = np.asarray(picture)
+    if picture.mode == "F":
+        finite = samples[np.isfinite(samples)]
+        white = max(1.0, float(finite.max(initial=0.0)))
+    elif raw_mode in _WHITE_LEVELS:
+        white = _WHITE_LEVELS[raw_mode]
+    elif picture.mode == "I" and raw_mode == "I;32N":
+        samples = samples.view(np.uint32)
+        white = 65535 if samples.max() <= 65535 else 2**32 - 1
+    else:
+        white = 65535 if samples.max() <= 65535 else 2**31 - 1
+    gray = np.nan_to_num(samples / np.float32(white), nan=0.0, posinf=1.0, neginf=0.0).astype(np.float32).clip(0, 1)
+    if getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:
+        gray = 1 - gray
+    if profile is not None and picture.mode != "F":
+        ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+        curve = np.asarray(_to_srgb(ramp, profile).getchannel(0))[0] / 255
+        gray = np.interp(gray, np.linspace(0, 1, 256), curve).astype(np.float32)
+    transparent = picture.info.get("transparency")
+    alpha = Image.fromarray(np.uint8(255) * (samples != transparent)) if isinstance(transparent, int) else None
+    return Image.fromarray(gray), alpha
+
+
+def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """ "L", "RGB", "CMYK" or "LAB" to sRGB, by its ICC profile if that can be used."""
+    converted = _by_profile(picture, profile) if profile and picture.mode != "LAB" else None
+    if converted is not None:
+        return converted
+    return picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy it
+
+
+def _by_profile(picture: Image.Image, profile: bytes) -> Image.Image | None:
+    """To sRGB by an ICC profile; None if it is broken or of another colour space than the picture."""
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        space = source.profile.xcolor_space.strip()  # pyright: ignore[reportAttributeAccessIssue]
+        if space == "RGB" and picture.mode == "L":
+            picture = picture.convert("RGB")
+        if {"GRAY": "L"}.get(space, space) != picture.mode:
+            return None
+        return ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except MemoryError:
+        raise
+    except Exception:  # whatever is wrong with a profile, it is no reason to refuse the pixels
+        return None
+
+
+def _to_tensor(picture: Image.Image, channels: int) -> Float[Tensor, "1 C H W"]:
+    values = torch.from_numpy(np.array(picture))
+    values = values[None] if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
+    scaled = values.to(torch.float32).div_(255) if values.dtype == torch.uint8 else values
+    return scaled.expand(channels, -1, -1).contiguous()[None]
+
+
+def _to_pixels(picture: Image.Image) -> UInt8[Tensor, "3 H W"]:
+    """Colours in 0..255, the three numbers of a pixel side by side in memory."""
+    values = np.array(picture)
+    if picture.mode == "F":
+        values = np.rint(values.clip(0, 1) * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+    return torch.from_numpy(values).permute(2, 0, 1)
+
+
+# Errors
+
+
+def _reading_failure(error: Exception) -> str:
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"too many pixels ({detail(error)}); if you trust the file, raise --max-pixels"
+    if isinstance(error, OSError) and error.errno is not None:
+        return access_failure(error)
+    if "truncated" in str(error).lower():
+        return f"the file is truncated ({detail(error)}); get a complete copy of it"
+    return f"the file is damaged or of an unknown kind ({detail(error)}); get another copy, or save it as PNG"
