@@ -263,20 +263,20 @@ def _stylize(
         ahead: Future[Photo] | None = None
         for index, job in enumerate(jobs):
             try:
-                photo = (ahead or reader.submit(_load_photo, job.photo, config)).result()
+                photo = (ahead or reader.submit(load_photo, job.photo, config)).result()
             except Exception as error:  # one bad file never ends a batch
                 writer.failed(job.photo, error, len(job.targets))
                 ahead = None
                 continue
             small, last = photo.pixels[0].numel() <= OVERLAP_PIXELS, index + 1 == len(jobs)
-            ahead = reader.submit(_load_photo, jobs[index + 1].photo, config) if small and not last else None
+            ahead = reader.submit(load_photo, jobs[index + 1].photo, config) if small and not last else None
             for name, target in job.targets.items():
                 _paint(stylizer, photo, ready[name], target, config, writer)
                 writer.wait(WRITERS if small else 0)
             del photo
 
 
-def _load_photo(path: Path, config: StylizeConfig) -> Photo:
+def load_photo(path: Path, config: StylizeConfig) -> Photo:
     picture = load_pixel_picture(path, config.max_pixels or None)
     pixels, alpha, size = picture.rgb, picture.alpha, config.content_size
     if size is not None:

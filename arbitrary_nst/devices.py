@@ -1,6 +1,7 @@
 """Where to compute, in which precision, and with how much memory."""
 
 import ctypes
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def fast_bfloat16(device: torch.device) -> bool:
         supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not a public name: it may go
         return supported is not None and supported()
     return False
+
+
+def fast_float16(device: torch.device) -> bool:
+    """Whether the device multiplies float16 natively."""
+    if device.type == "cpu":
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in every version of torch
+        return bool(capabilities.get("avx512_fp16") or capabilities.get("amx_fp16"))
+    return device.type in ("cuda", "mps")
 
 
 def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
@@ -78,6 +87,29 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     words = ("out of memory", "not enough memory", "can't allocate memory")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def reset_peak_memory(device: torch.device) -> bool:
+    """Begin to measure anew; False where peak memory cannot be measured."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): the high-water mark becomes what is used now
+    except OSError:
+        return False
+    return device.type == "cpu"
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """Megabytes (10^6 bytes) since then: what torch allocated on a GPU, else what the whole process had resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    try:
+        match = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:  # not Linux
+        return None
+    return int(match[1]) * 1024 / 1e6 if match else None
 
 
 def keep_freed_memory() -> bool:

@@ -70,8 +70,9 @@ def gram_matrix(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C C"]:
 def _gram(features: Tensor) -> Tensor:
     flat = features.flatten(2)
     count = flat.shape[2]
-    if features.dtype == torch.float16:  # sums over all positions would leave its range
-        return (flat @ (flat.mT / count)).float()
+    if features.dtype == torch.float16:  # VGG's Gram matrices leave its range: up to 9e6 in relu4_1
+        with torch.autocast(features.device.type, enabled=False):
+            return flat.float() @ flat.float().mT / count
     gram = flat @ flat.mT
     return gram.to(torch.promote_types(gram.dtype, torch.float32)) / count
 
@@ -91,11 +92,12 @@ class _Gram(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         (features,) = ctx.saved_tensors
-        symmetric = ((gradient + gradient.mT) / (features.shape[2] * features.shape[3])).to(features.dtype)
+        exact = torch.float32 if features.dtype == torch.float16 else features.dtype  # or small gradients vanish
+        symmetric = ((gradient + gradient.mT) / (features.shape[2] * features.shape[3])).to(exact)
         if features.is_contiguous(memory_format=torch.channels_last):
-            rows = features.permute(0, 2, 3, 1).flatten(1, 2) @ symmetric
+            rows = (features.permute(0, 2, 3, 1).flatten(1, 2).to(exact) @ symmetric).to(features.dtype)
             return rows.unflatten(1, features.shape[2:]).permute(0, 3, 1, 2)
-        return (symmetric @ features.flatten(2)).view_as(features)
+        return (symmetric @ features.flatten(2).to(exact)).to(features.dtype).view_as(features)
 
 
 def style_shares(weights: Sequence[float] | None, count: int) -> list[float]:

@@ -1,6 +1,9 @@
 """From the name of a network's weights to a file on this machine, and to a clear word when there is none."""
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -36,12 +39,24 @@ def torch_hub_state(url: str) -> dict[str, Tensor]:
         ) from error
 
 
+@contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """As if a package were not installed; one that is imported already stays."""
+    hidden = sys.modules.setdefault(package, None) is None  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        if hidden:
+            sys.modules.pop(package, None)
+
+
 def timm_backbone(name: str, pretrained: bool, **options: Any) -> Any:
     """`timm.create_model(name, ...)`, its pretrained weights from the Hugging Face cache (`HF_HOME`) or its hub.
 
     Raises WeightsNotFoundError, naming the model, where it was looked for and how to get it.
     """
-    import timm  # takes a second, and a saved model's pictures need only its network code
+    with _hidden("wandb"):  # timm's summaries, which nothing here uses, import it: two thirds of timm's own time
+        import timm
 
     try:
         return timm.create_model(name, pretrained=pretrained, **options)

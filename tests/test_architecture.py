@@ -11,11 +11,14 @@ import arbitrary_nst
 
 PACKAGE = Path(arbitrary_nst.__file__).parent
 LAYERS = (
-    ("paths", "image", "color", "figures", "statistics", "weights", "devices", "provenance"),
+    ("paths", "image", "color", "figures", "statistics", "weights", "devices", "processes", "provenance"),
     ("normalization", "losses", "features"),
     ("models", "data", "recipes", "tiling"),
     ("objectives", "gatys", "stylizer", "styles", "metrics"),
-    ("training", "tracking", "video", "evaluation", "optimization", "benchmark", "export", "batch", "style_command"),
+    (
+        *("training", "preparation", "tracking", "video", "evaluation", "optimization", "benchmark", "export", "batch"),
+        "style_command",
+    ),
     ("cli", "web"),
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
@@ -24,6 +27,8 @@ EXCEPTIONS = {
     ("figures", "paths"),
     ("training", "tracking"),
     ("optimization", "tracking"),
+    ("benchmark", "export"),
+    ("video", "batch"),
     ("__main__", "cli"),
 }
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").parts for path in PACKAGE.rglob("*.py"))

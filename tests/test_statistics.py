@@ -122,3 +122,11 @@ def test_gram_diagonal_is_squared_mean_plus_variance():
     features = torch.randn(2, 3, 8, 8)
     mean, std = mean_std(features, eps=0.0)
     assert_close(gram_matrix(features).diagonal(dim1=1, dim2=2), (mean**2 + std**2).view(2, 3))
+
+
+def test_gram_matrices_of_half_precision_do_not_leave_its_range():
+    features = torch.full((1, 2, 8, 8), 400.0, dtype=torch.float16, requires_grad=True)
+    gram = gram_matrix(features)
+    assert_close(gram, torch.full((1, 2, 2), 160_000.0))
+    (gram.sum() * 1e-4).backward()
+    assert_close(features.grad, torch.full_like(features, 1e-4 * 4 * 400 / 64), rtol=2e-3, atol=0)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from arbitrary_nst import gatys
+from arbitrary_nst.devices import peak_memory, reset_peak_memory
 from arbitrary_nst.evaluation.pairs import Image, Journal, Pair, Row, Studio
 from arbitrary_nst.image import save_image
 from arbitrary_nst.models.files import model_file
@@ -221,26 +221,3 @@ def _parse_method(text: str) -> Method:
 
 def _digest(*contents: bytes) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in contents)).hexdigest()[:16]
-
-
-# Memory
-
-
-def reset_peak_memory(device: torch.device) -> bool:
-    """Begin to measure anew; False where peak memory cannot be measured."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return True
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5): the high-water mark becomes what is used now
-    except OSError:
-        return False
-    return device.type == "cpu"
-
-
-def peak_memory(device: torch.device) -> float | None:
-    """Megabytes (10^6 bytes) since then: what torch allocated on a GPU, else what the whole process had resident."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    match = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    return int(match[1]) * 1024 / 1e6 if match else None

@@ -1,0 +1,92 @@
+"""The networks of a run: the model, the frozen features that its loss looks at, and where they begin."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from arbitrary_nst.devices import channels_last
+from arbitrary_nst.features import VGGFeatures
+from arbitrary_nst.models import FIXED_STYLES, MODELS, FixedStyles
+from arbitrary_nst.models.files import load_model, model_card, model_file
+from arbitrary_nst.objectives import Objective, sum_of
+from arbitrary_nst.paths import detail
+from arbitrary_nst.training.checkpoints import MODEL
+from arbitrary_nst.training.config import TrainConfig
+
+
+class TrainingModule(nn.Module):
+    """Model, frozen features and objective as one module: a batch in, named losses out.
+
+    Where a model knows a single style, its painting's features are computed once for the whole batch.
+    """
+
+    def __init__(self, model: nn.Module, features: VGGFeatures, objective: Objective) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.features, self.objective = features, objective
+        self.single = isinstance(model, FixedStyles) and model.code_size == 1
+
+    def forward(
+        self, content: Float[Tensor, "B 3 S S"], style: Float[Tensor, "B 3 S S"], number: Int[Tensor, "B"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        if self.single:
+            style, number = style[:1], number[:1]
+        code = style_codes(self.model, style, number)
+        return self.objective(self.model, self.features, content, style, code)
+
+
+def style_codes(model: Any, style: Float[Tensor, "B 3 S S"], number: Int[Tensor, "B"]) -> Float[Tensor, "B D"]:
+    """What the model makes of paintings, or the codes of its own styles by their numbers."""
+    return model.codes(number) if isinstance(model, FixedStyles) else model.encode_style(style)
+
+
+def starting_model(config: TrainConfig, names: Sequence[str]) -> nn.Module:
+    """The model as training finds it: new, that of --init, or, to know its styles, that of the run to resume.
+
+    Args:
+        names: those of the paintings, which a model of fixed styles knows them by.
+
+    Raises ValueError where a file holds another model or other styles.
+    """
+    fixed = config.model in FIXED_STYLES
+    source = config.run_dir / MODEL if config.resume and fixed else config.init
+    if source is None or (config.resume and not fixed):
+        options: dict[str, Any] = {"styles": names} if fixed else {}
+        return MODELS[config.model](pretrained=not config.resume, **options)  # a checkpoint has all the weights
+    held, _ = model_card(model_file(source))
+    if held != config.model:
+        raise ValueError(f"{source}: holds a model '{held}', not '{config.model}': change --model or --init")
+    model = load_model(source)
+    if not isinstance(model, FixedStyles):
+        return model
+    if config.add_styles and not config.resume:
+        model.add_styles(names)
+    elif config.add_styles and set(names) <= set(model.style_names):
+        model.train_only(names)
+    elif set(names) != set(model.style_names):
+        raise ValueError(
+            f"{source}: its styles are {', '.join(model.style_names)}, those of --style-data {', '.join(names)}; "
+            "--add-styles with --init learns new ones"
+        )
+    return model
+
+
+def compile_networks(fabric: Any, module: TrainingModule, config: TrainConfig) -> None:
+    """Compile the networks in place, and try them forward and backward.
+
+    Raises ValueError where this machine cannot compile them.
+    """
+    module.compile()
+    generator = torch.Generator().manual_seed(config.seed)
+    shape = (config.batch_size, 3, config.crop_size, config.crop_size)
+    content, style = (channels_last(torch.rand(shape, generator=generator), fabric.device) for _ in range(2))
+    try:
+        with fabric.autocast():
+            losses = module(content, style, torch.zeros(len(content), dtype=torch.int64, device=fabric.device))
+        sum_of(losses.values()).backward()
+    except Exception as error:
+        raise ValueError(f"--compile: torch.compile fails here ({detail(error)[:300]}); leave it out") from error
+    module.zero_grad()

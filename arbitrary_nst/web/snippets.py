@@ -1,0 +1,122 @@
+"""What is on the screen as a command, and as Python: both make the same picture."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any
+
+from arbitrary_nst.batch import StylizeConfig
+from arbitrary_nst.optimization import PRESETS, OptimizeConfig
+from arbitrary_nst.recipes import Recipe
+from arbitrary_nst.styles import is_saved
+
+LIMITS = ("max_pixels",)
+"""Options that decide what is refused, and nothing in the picture."""
+
+HOMES = {
+    "arbitrary_nst": ("Stylizer", "blend_codes", "load_image", "load_picture", "save_image"),
+    "arbitrary_nst.image": ("load_exif", "resize"),
+    "arbitrary_nst.styles": ("load_style",),
+}
+"""Where the names come from that programs call."""
+
+
+def command_line(config: StylizeConfig | OptimizeConfig) -> str:
+    """The command, with every option whose value is not the default. Files are called by their names alone."""
+    name = "stylize" if isinstance(config, StylizeConfig) else "optimize"
+    words = [f"python -m arbitrary_nst {name}"]
+    for option, value in _options(config):
+        values = value if isinstance(value, tuple) else (value,)
+        words.append(f"--{option.replace('_', '-')} " + " ".join(shlex.quote(_shown(each)) for each in values))
+    lines, width = [words[0]], 100
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) > width:
+            lines[-1] += " \\"
+            lines.append("    " + word)
+        else:
+            lines[-1] += " " + word
+    return "\n".join(lines)
+
+
+def _options(config: StylizeConfig | OptimizeConfig) -> Iterator[tuple[str, Any]]:
+    for option in fields(config):
+        value = getattr(config, option.name)
+        if isinstance(value, Recipe):
+            preset = PRESETS[config.preset]["recipe"]  # type: ignore[union-attr]
+            changed = [o.name for o in fields(Recipe) if getattr(value, o.name) != getattr(preset, o.name)]
+            yield from ((name, getattr(value, name)) for name in changed)
+        elif option.name not in LIMITS and value != _default(option):
+            yield option.name, value
+
+
+def _default(option: Field) -> Any:
+    return option.default if option.default is not MISSING else None
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, Path):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    if is_saved(value) and value.suffix == "":
+        return str(value)
+    return f"./{value.name}" if value.name.startswith(("-", "gallery:")) else value.name
+
+
+def _quoted(value: Any) -> str:
+    return json.dumps(_shown(value), ensure_ascii=False)
+
+
+def python_code(config: StylizeConfig) -> str:
+    """The program. Its picture may differ from the command's by one level where sizes or soft masks are rounded."""
+    given = [
+        f"{name}={_quoted(getattr(config, name))}"
+        for name in ("device", "precision")
+        if getattr(config, name) != "auto"
+    ]
+    photo, model = _quoted(config.content[0]), [_quoted(config.model)] * (config.model != "light")
+    exif, alpha = f"exif=load_exif({photo})", "photo.alpha"
+    lines = [
+        f"stylizer = Stylizer.from_pretrained({', '.join(model + given)})",
+        f"photo = load_picture({photo})",
+        "codes = [",
+        *(f"    {_code(style, config)}," for style in config.style),
+        "]",
+    ]
+    content, options = "photo.rgb", [f"alpha={config.alpha:g}"] * (config.alpha != 1)
+    if config.content_size is not None:
+        content = f"resize(photo.rgb, {config.content_size})"
+        alpha = f"None if photo.alpha is None else resize(photo.alpha, {config.content_size})"
+    if config.mask:
+        masks = ", ".join(f"load_image({_quoted(mask)})[:, :1]" for mask in config.mask)
+        lines += [f"masks = torch.cat([{masks}])", "code = torch.cat(codes)"]
+        options.append("masks=masks")
+    else:
+        weights = [float(f"{weight:g}") for weight in config.style_weights]
+        lines.append(f"code = blend_codes(codes, {weights})" if weights else "code = codes[0]")
+    if config.preserve_color == "luminance":
+        options.append('preserve_color="luminance"')
+    lines.append(f"picture = stylizer({', '.join([content, 'code', *options])})")
+    lines.append(f"save_image(picture, {_quoted(config.output)}, {alpha}, {exif})")
+    body = "\n".join(lines)
+    return f"{_imports(body)}\n\n{body}\n"
+
+
+def _code(style: Path, config: StylizeConfig) -> str:
+    """The expression that gives a style's code."""
+    path = _quoted(style)
+    if is_saved(style):
+        model = f", {_quoted(config.model)}" if config.model != "light" else ""
+        return f"load_style({path}{model}).code"
+    scale = f", scale={config.style_scale:g}" if config.style_scale != 1 else ""
+    like = ", like=photo.rgb" if config.preserve_color == "covariance" else ""
+    return f"stylizer.encode_style(load_image({path}){scale}{like})"
+
+
+def _imports(body: str) -> str:
+    """The imports of what a program calls."""
+    lines = ["import torch\n"] if "torch.cat(" in body else []
+    for module, names in HOMES.items():
+        used = [name for name in names if f"{name}(" in body or f"{name}." in body]
+        lines += [f"from {module} import {', '.join(used)}"] if used else []
+    return "\n".join(lines)
