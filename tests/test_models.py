@@ -187,7 +187,9 @@ def test_normalization_network_looks_at_paintings_of_any_size(built, size):
 
 def test_style_starts_near_plain_instance_normalization(light_model):
     gammas, betas = zip(*light_model.affines(torch.zeros(1, 100)), strict=True)
-    assert all(torch.equal(gamma, torch.ones_like(gamma)) for gamma in gammas)
+    starts = [layer.initial_gamma for layer in conditioned(light_model)]
+    assert sorted(set(starts)) == [0, 1]  # grain, norms
+    assert all(torch.equal(gamma, torch.full_like(gamma, start)) for gamma, start in zip(gammas, starts, strict=True))
     assert all(torch.equal(beta, torch.zeros_like(beta)) for beta in betas)
 
 
