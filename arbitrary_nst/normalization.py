@@ -96,12 +96,12 @@ class Grain(nn.Module):
     origin: tuple[int, int] = (0, 0)
     initial_gamma = 0.0
 
-    def __init__(self, channels: int, stride: int, period: int = 128) -> None:
+    def __init__(self, channels: int, stride: int, period: int = 512) -> None:
         super().__init__()
         self.channels, self.stride = channels, stride
         side = period // stride
         noise = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(channels))
-        self.register_buffer("noise", noise)
+        self.register_buffer("noise", noise, persistent=False)
 
     def forward(
         self, features: Float[Tensor, "B C H W"], gamma: Float[Tensor, "#B C"], beta: Float[Tensor, "#B C"]

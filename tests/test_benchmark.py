@@ -90,7 +90,7 @@ def test_what_takes_too_long_or_too_much_memory_is_left_out_and_told():
 
 
 def test_a_failure_is_told_and_the_rest_goes_on(capsys):
-    run, cells, reasons = measured(Stub("broken", error=OSError("no such graph")), Stub("whole"))
+    run, cells, reasons = measured(Stub("broken", error=OSError("no such\n\tgraph")), Stub("whole"))
     assert [cell[1:] for cell in cells] == [(16, "whole"), (24, "whole")]
     assert reasons[16, "broken"] == "failed: no such graph"
     assert run.failures.count == 2

@@ -62,7 +62,7 @@ def test_no_pattern_of_the_networks_own_period_shows():
     for painting in sorted((ROOT / "examples" / "styles").glob("*.jpg")):
         picture = stylizer(photo, stylizer.encode_style(load_image(painting)))
         assert 255 * float(lattice(picture)) ** 0.5 < 2, painting.name
-        assert repetition(picture) < 0.03, painting.name
+        assert repetition(picture) < 0.04, painting.name
 
 
 def test_the_score_on_development_pairs_is_what_the_card_says(shared, vgg16_file, efficientnet_file, tmp_path):

@@ -201,11 +201,11 @@ class Run:
             return None
 
     def _tell(self, task: Task | None, size: int | None, name: str, error: Exception) -> None:
-        reason = str(error)
+        reason = " ".join(str(error).split()) or type(error).__name__
         if not isinstance(error, LeftOut):
-            reason = f"failed: {reason or type(error).__name__}"
             where = " ".join(map(str, filter(None, [name, task, size])))
-            self.failures.add(Path(name), RuntimeError(f"{where}: {error or type(error).__name__}"))
+            self.failures.add(Path(name), RuntimeError(f"{where}: {reason}"))
+            reason = f"failed: {reason}"
         self.omissions.append(Omission(task, size, name, reason))
 
     # Measuring
