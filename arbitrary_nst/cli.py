@@ -32,7 +32,7 @@ COMMANDS = {
     "export": Command("write a model as ONNX files", "export", "ExportConfig", "export"),
     "style": Command("save, list, mix and show styles as files", "style_command", "StyleConfig", "manage_styles"),
     "serve": Command("open a page in the browser that stylizes photos", "web", "ServeConfig", "serve"),
-    "benchmark": Command("time the stylizing of one picture", "benchmark", "BenchmarkConfig", "benchmark"),
+    "benchmark": Command("time encoding and painting beside peers", "benchmark", "BenchmarkConfig", "benchmark"),
 }
 
 

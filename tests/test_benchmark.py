@@ -55,7 +55,7 @@ def quick(monkeypatch):
 
 def measured(*candidates, **options):
     run = Run(BenchmarkConfig(sizes=(16, 24), rounds=2, threads=1, **options), CPU, {})
-    run.measure(list(candidates))
+    run.measure(candidates, Path())
     cells = [(m.task, m.size, m.name) for m in run.measurements]
     return run, cells, {(o.size, o.name): o.reason for o in run.omissions}
 

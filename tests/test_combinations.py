@@ -1,6 +1,7 @@
 """Any size with any options gives a picture of the promised size; options that contradict each other are named."""
 
 import math
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def noise(size: tuple[int, int], channels: int = 3) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def stylizer(light_model):
-    return Stylizer(light_model, "cpu")
+    return Stylizer(deepcopy(light_model), "cpu")
 
 
 # In Python

@@ -67,7 +67,7 @@ def case(request, encoder, networks):
     with torch.no_grad():
         if isinstance(model, Tint):
             model.gain.mul_(0.8)
-    content, style = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32) ** 2
+    content, style = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64) ** 2
     return name, OBJECTIVES[name](), model, networks[name], content, style, model.encode_style(style)
 
 

@@ -119,8 +119,8 @@ def benchmark(config: BenchmarkConfig) -> int:
     torch.set_num_threads(config.threads)
     run = Run(config, device, conditions | {"threads": config.threads})
     try:
-        with tempfile.TemporaryDirectory(prefix="arbitrary_nst-") as scratch, _compiling_in(Path(scratch)):
-            run.measure(run.candidates(Path(scratch)))
+        with tempfile.TemporaryDirectory(prefix="arbitrary_nst-") as scratch:
+            run.measure(run.candidates(Path(scratch)), Path(scratch))
     finally:
         torch.set_num_threads(before)
     print(f"{markdown(run.measurements, run.omissions)}\n\n{json.dumps(run.conditions)}")
@@ -141,7 +141,7 @@ def _compiling_in(folder: Path) -> Iterator[None]:
     """Compiled code is kept in this folder only: a candidate's trial compiles anew, and this process finds its code."""
     name = "TORCHINDUCTOR_CACHE_DIR"
     before = os.environ.get(name)
-    os.environ[name] = str(folder / "compiled")
+    os.environ[name] = str(folder)
     try:
         yield
     finally:
@@ -210,13 +210,14 @@ class Run:
 
     # Measuring
 
-    def measure(self, candidates: list[Candidate]) -> None:
+    def measure(self, candidates: Sequence[Candidate], scratch: Path) -> None:
         """Every task at every size; what is measured is written as it grows."""
         only = {candidate.side for candidate in candidates if candidate.side is not None}
         sizes = sorted({*self.config.sizes, *only})
         for size in tqdm(sizes, desc="sizes", unit="size", leave=False, disable=None):
             for task in TASKS:
-                self._measure_at(task, size, [candidate for candidate in candidates if task in candidate.tasks])
+                with _compiling_in(scratch / f"{task}-{size}"):
+                    self._measure_at(task, size, [candidate for candidate in candidates if task in candidate.tasks])
                 gc.collect()
                 _write(self.config.output, record(self.measurements, self.omissions, self.conditions))
 
