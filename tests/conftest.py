@@ -22,6 +22,23 @@ if (SHARED / "cache").is_dir():
 jaxtyping.install_import_hook("arbitrary_nst", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 
+FORKING = ("test_training_processes.py", "test_training_resume.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that fork come first: a copy of a process that has computed on several threads may wait for them."""
+    items.sort(key=lambda item: item.path.name not in FORKING)
+
+
+@pytest.fixture(autouse=True)
+def as_many_threads_as_a_copy_has(request):
+    """One, in tests that fork: results of another number of threads differ in their last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if request.path.name in FORKING else threads)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
