@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 import zipfile
 from contextlib import suppress
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.reduction import ForkingPickler
 
@@ -23,6 +24,7 @@ from arbitrary_nst.data import Pairs, PictureCollection, Resumable, batches, hol
 from arbitrary_nst.data.sources import Encoded, find_pictures
 from arbitrary_nst.image import load_pixels
 from arbitrary_nst.paths import ImageError
+from runs import forked
 
 PICTURE = 3 * 20 * 30  # bytes of a decoded picture of the fixture
 
@@ -259,8 +261,7 @@ def memory_file(request, monkeypatch):
 def test_forked_processes_share_what_is_kept(paths, lazy, memory_file):
     found = collection(paths)
     paths[3].write_bytes(b"nothing")
-    worker = get_context("fork").Process(target=touch, args=(found,))
-    worker.start()
+    worker = forked(partial(touch, found))
     worker.join()
     assert worker.exitcode == 0
     assert_shared(found, paths)
@@ -333,7 +334,7 @@ def test_huge_jpeg_takes_little_memory(tmp_path):
         encoded = io.BytesIO()
         Image.new("L", (20000, 10000), 90).save(encoded, "JPEG")
         archive.writestr("huge.jpg", encoded.getvalue())
-    with get_context("fork").Pool(1) as pool:
+    with get_context("fork").Pool(1, torch.set_num_threads, (1,)) as pool:
         shape, kilobytes = pool.apply(_load_and_measure, find_pictures([tmp_path / "huge.zip"]))
     assert shape == (3, 256, 512)
     assert kilobytes < 60_000

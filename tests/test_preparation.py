@@ -8,7 +8,6 @@ import signal
 import tarfile
 import time
 import zipfile
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from arbitrary_nst import preparation
 from arbitrary_nst.cli import main
 from arbitrary_nst.data import PictureCollection, open_pictures
 from arbitrary_nst.data.sources import Encoded
+from runs import forked
 
 
 def encoded(seed: int, width: int = 60, height: int = 40, **options) -> bytes:
@@ -169,8 +169,7 @@ def test_killed_run_goes_on_and_ends_with_the_same_files(prepare, tmp_path, monk
 
     load = Encoded.load
     monkeypatch.setattr(Encoded, "load", slowly)
-    run = get_context("fork").Process(target=prepare)
-    run.start()
+    run = forked(prepare)
     while run.is_alive() and not list((tmp_path / "out").glob("*.tar")):
         time.sleep(0.005)
     run.kill()
