@@ -86,6 +86,7 @@ class Grain(nn.Module):
     coarsest map. The noise tells positions apart. It repeats every `period` pixels of the picture and stays where it is
     from picture to picture, so that a film does not flicker. (Karras et al. 2019 add fresh noise, with learned weights
     that no style sets.) Where the features are those of a part of a picture, `origin` is the place of its first pixel.
+    In training it is drawn anew for every batch: crops are small, and all of the noise is to be learned.
 
     Args:
         channels: of the features.
@@ -108,9 +109,10 @@ class Grain(nn.Module):
     ) -> Float[Tensor, "B C H W"]:
         grain = torch.addcmul(beta[:, :, None, None], self.noise, gamma[:, :, None, None]).to(features.dtype)
         grain = grain.permute(0, 2, 3, 1)  # channels last: whole rows are copied at once
+        side, device = self.noise.shape[-1], features.device
         for dim in (2, 1):
-            first, side = self.origin[dim - 1] // self.stride, self.noise.shape[dim + 1]
-            places = (torch.arange(features.shape[dim + 1], device=features.device) + first) % side
+            first = torch.randint(side, (1,), device=device) if self.training else self.origin[dim - 1] // self.stride
+            places = (torch.arange(features.shape[dim + 1], device=device) + first) % side
             grain = grain.index_select(dim, places)
         return features + grain.permute(0, 3, 1, 2)
 

@@ -4,13 +4,14 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from arbitrary_nst.features import VGGFeatures
 from arbitrary_nst.models import FIXED_STYLES, MODELS, AdaIN, FixedStyles, normalization_network
-from arbitrary_nst.models.blocks import conditioned, pad_to_multiple
+from arbitrary_nst.models.blocks import binomial_filter, conditioned, pad_by_reflection, pad_to_multiple
 from arbitrary_nst.models.files import ModelFileError, load_model, model_card, save_model
 from arbitrary_nst.models.style_prediction import PaperTransformer
 from arbitrary_nst.normalization import ConditionalInstanceNorm2d
@@ -272,6 +273,27 @@ def test_weights_of_another_shape_are_refused(light_model, tmp_path):
     safetensors.torch.save_file({name: value.contiguous() for name, value in state.items()}, path, {"model": "light"})
     with pytest.raises(ModelFileError, match=r"shape\.safetensors: .*(?s:.*)affine\.bias"):
         load_model(path)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("border", [0, 1, 4])
+def test_without_gradients_borders_are_the_same_mirror_images(border, layout):
+    image = torch.randn(2, 3, 9, 5).to(memory_format=layout)
+    expected = F.pad(image, [border] * 4, mode="reflect") if border else image
+    with torch.inference_mode():
+        padded = pad_by_reflection(image, border)
+    assert torch.equal(padded, expected)
+    assert padded.is_contiguous(memory_format=layout)
+    assert torch.equal(pad_by_reflection(image, border), expected)
+
+
+def test_binomial_filter_weights_neighbours_1_2_1_and_stops_what_alternates():
+    impulse = torch.zeros(1, 1, 5, 5)
+    impulse[..., 2, 2] = 16
+    weights = torch.tensor([0.0, 1, 2, 1, 0])
+    assert torch.equal(binomial_filter(impulse)[0, 0], weights[:, None] * weights)
+    checkerboard = (torch.arange(6)[:, None] + torch.arange(8)) % 2 * 2.0 - 1
+    assert torch.equal(binomial_filter(checkerboard[None, None]), torch.zeros(1, 1, 6, 8))
 
 
 def test_interrupted_saving_leaves_the_old_file_whole_and_nothing_else(tmp_path, monkeypatch):

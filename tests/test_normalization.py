@@ -114,7 +114,7 @@ def test_without_a_gamma_there_is_no_grain():
 
 
 def test_grain_is_what_each_sample_asks_for_and_repeats_every_period():
-    grain, gamma, beta = Grain(4, stride=4, period=32), torch.randn(2, 4), torch.randn(2, 4)
+    grain, gamma, beta = Grain(4, stride=4, period=32).eval(), torch.randn(2, 4), torch.randn(2, 4)
     noise = grain(torch.zeros(2, 4, 20, 12), gamma, beta)
     assert_close(noise[:, :, :8, :8], gamma[..., None, None] * grain.noise + beta[..., None, None])
     assert torch.equal(noise[:, :, 8:16], noise[:, :, :8])
@@ -122,11 +122,21 @@ def test_grain_is_what_each_sample_asks_for_and_repeats_every_period():
 
 
 def test_a_part_has_the_grain_of_its_place():
-    grain, features = Grain(4, stride=4, period=32), torch.randn(1, 4, 20, 30)
+    grain, features = Grain(4, stride=4, period=32).eval(), torch.randn(1, 4, 20, 30)
     affine = torch.randn(1, 4), torch.randn(1, 4)
     whole = grain(features, *affine)
     grain.origin = (12, 40)
     assert torch.equal(grain(features[:, :, 3:9, 10:25], *affine), whole[:, :, 3:9, 10:25])
+
+
+def test_in_training_grain_begins_anywhere():
+    grain, still = Grain(4, stride=4, period=32), torch.zeros(1, 4, 8, 8)
+    rolled = [grain.noise.roll((down, right), (2, 3)) for down in range(8) for right in range(8)]
+    begins = set()
+    for _ in range(200):
+        drawn = grain(still, torch.ones(1, 4), torch.zeros(1, 4))
+        begins.add(next(place for place, noise in enumerate(rolled) if torch.equal(drawn, noise)))
+    assert len(begins) > 50  # of 64; as few in less than one of 10^6 runs
 
 
 def test_grain_keeps_precision_and_memory_layout_and_is_always_the_same():

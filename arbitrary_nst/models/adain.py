@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from arbitrary_nst.features import Network, VGGFeatures
-from arbitrary_nst.models.blocks import convolution, pad_to_multiple
+from arbitrary_nst.models.blocks import ReflectionConv2d, pad_to_multiple
 from arbitrary_nst.normalization import AdaptiveInstanceNorm2d
 from arbitrary_nst.statistics import moments
 
@@ -23,7 +23,7 @@ def mirrored_decoder(encoder: VGGFeatures) -> nn.Sequential:
     layers: list[nn.Module] = []
     for name, module in reversed(list(zip(encoder.names, encoder.network, strict=True))):
         if isinstance(module, nn.Conv2d):
-            layers += [convolution(module.out_channels, module.in_channels, bias=True), nn.ReLU()]
+            layers += [ReflectionConv2d(module.out_channels, module.in_channels, bias=True), nn.ReLU()]
         elif name.startswith("pool"):
             layers.append(nn.Upsample(scale_factor=2.0, mode="nearest"))
     return nn.Sequential(*layers[:-1])

@@ -42,9 +42,15 @@ def paint(transformer: Any, content: Float[Tensor, "B 3 H W"], affines: Sequence
     return transformer(padded, affines)[:, :, :height, :width]
 
 
-def convolution(channels: int, filters: int, size: int = 3, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    """A convolution that keeps the extent (up to its stride)."""
-    return nn.Conv2d(channels, filters, size, stride, size // 2, bias=bias, padding_mode="reflect")
+class ReflectionConv2d(nn.Conv2d):
+    """A convolution that keeps the extent (up to its stride): the picture is continued by its mirror image."""
+
+    def __init__(self, channels: int, filters: int, size: int = 3, stride: int = 1, bias: bool = False) -> None:
+        super().__init__(channels, filters, size, stride, bias=bias)
+        self.border = size // 2
+
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        return super().forward(pad_by_reflection(input, self.border))
 
 
 class ConditionalConv(nn.Module):
@@ -52,7 +58,7 @@ class ConditionalConv(nn.Module):
 
     def __init__(self, channels: int, filters: int, size: int = 3, stride: int = 1, bias: bool = False) -> None:
         super().__init__()
-        self.conv = convolution(channels, filters, size, stride, bias)
+        self.conv = ReflectionConv2d(channels, filters, size, stride, bias)
         self.norm = ConditionalInstanceNorm2d(filters)
 
     def forward(self, x: Float[Tensor, "B C H W"], affine: Affine) -> Float[Tensor, "B D h w"]:
@@ -71,10 +77,32 @@ class ResidualBlock(nn.Module):
         return x + self.second(F.relu(self.first(x, first)), second)
 
 
+def pad_by_reflection(image: Float[Tensor, "B C H W"], border: int) -> Float[Tensor, "B C h w"]:
+    """The image continued by its mirror image on all four sides, which must be longer than the border."""
+    if not border:
+        return image
+    if torch.is_grad_enabled() or not image.is_cpu or torch.compiler.is_compiling():
+        return F.pad(image, [border] * 4, mode="reflect")
+    # On processors torch's own is slow in channels-last memory, and computes in float32 under autocast.
+    batch, channels, height, width = image.shape
+    size = (batch, channels, height + 2 * border, width + 2 * border)
+    layout = torch.channels_last if image.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    padded = torch.empty(size, dtype=image.dtype, memory_format=layout)
+    padded[:, :, border:-border, border:-border] = image
+    for inside in range(1, border + 1):
+        padded[:, :, border:-border, border - inside] = image[..., inside]
+        padded[:, :, border:-border, inside - border - 1] = image[..., -1 - inside]
+    for inside in range(1, border + 1):
+        padded[:, :, border - inside] = padded[:, :, border + inside]
+        padded[:, :, inside - border - 1] = padded[:, :, -1 - border - inside]
+    return padded
+
+
 def binomial_filter(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
     """Each channel weighted 1 2 1 down and across: a mean that is zero for whatever alternates from pixel to pixel."""
-    padded = F.pad(image, (1, 1, 1, 1), mode="reflect")
-    return F.avg_pool2d(F.avg_pool2d(padded, 2, stride=1), 2, stride=1)
+    padded = pad_by_reflection(image, 1)
+    down = torch.add(padded[:, :, :-2] + padded[:, :, 2:], padded[:, :, 1:-1], alpha=2)
+    return torch.add(down[..., :-2] + down[..., 2:], down[..., 1:-1], alpha=2) / 16
 
 
 def pad_to_multiple(image: Float[Tensor, "B C H W"], multiple: int, minimum: int) -> Float[Tensor, "B C h w"]:

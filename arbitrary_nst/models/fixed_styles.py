@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from arbitrary_nst.models.blocks import (
     Affine,
     ConditionalConv,
+    ReflectionConv2d,
     ResidualBlock,
     conditioned,
-    convolution,
     paint,
     plain_affines,
     split_affines,
@@ -29,7 +29,7 @@ from arbitrary_nst.models.blocks import (
 class JohnsonTransformer(nn.Module):
     """c9s1-32, d64, d128, five R128, u64, u32, c9s1-3 (Johnson et al. 2016, supplement), with instance norms.
 
-    Enlarged by repeating pixels before a convolution, as Dumoulin et al. 2017 do, where the supplement strides
+    Enlarged by repeating pixels before a ReflectionConv2d, as Dumoulin et al. 2017 do, where the supplement strides
     backwards; every convolution pads by reflection.
 
     Args:
@@ -53,7 +53,7 @@ class JohnsonTransformer(nn.Module):
         )
         self.residual = nn.ModuleList(ResidualBlock(128, bias=single) for _ in range(5))
         self.decoder = nn.ModuleList((ConditionalConv(128, 64, bias=single), ConditionalConv(64, 32, bias=single)))
-        self.to_rgb = convolution(32, 3, 9, bias=True) if single else ConditionalConv(32, 3, size=9)
+        self.to_rgb = ReflectionConv2d(32, 3, 9, bias=True) if single else ConditionalConv(32, 3, size=9)
 
     def forward(self, content: Float[Tensor, "B 3 H W"], affines: Sequence[Affine]) -> Float[Tensor, "B 3 H W"]:
         x, affine = content, iter(affines)

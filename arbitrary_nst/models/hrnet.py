@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from arbitrary_nst.models.blocks import convolution, pad_to_multiple
+from arbitrary_nst.models.blocks import ReflectionConv2d, pad_to_multiple
 
 
 class InstanceNorm(nn.Module):
@@ -29,12 +29,12 @@ class Bottleneck(nn.Module):
         super().__init__()
         quarter = filters // 4
         self.body = nn.Sequential(
-            *(convolution(channels, quarter, 1), InstanceNorm(), nn.ReLU()),
-            *(convolution(quarter, quarter), InstanceNorm(), nn.ReLU()),
-            *(convolution(quarter, filters, 1), InstanceNorm(), nn.ReLU()),
+            *(ReflectionConv2d(channels, quarter, 1), InstanceNorm(), nn.ReLU()),
+            *(ReflectionConv2d(quarter, quarter), InstanceNorm(), nn.ReLU()),
+            *(ReflectionConv2d(quarter, filters, 1), InstanceNorm(), nn.ReLU()),
         )
         same = channels == filters
-        self.shortcut = nn.Identity() if same else nn.Sequential(convolution(channels, filters, 1), InstanceNorm())
+        self.shortcut = nn.Identity() if same else nn.Sequential(ReflectionConv2d(channels, filters, 1), InstanceNorm())
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D H W"]:
         return F.relu(self.shortcut(x) + self.body(x))
@@ -57,13 +57,13 @@ class HRNet(nn.Module):
         super().__init__()
         self.full_1, self.full_2, self.full_3 = Bottleneck(3, 16), Bottleneck(16, 32), Bottleneck(32, 32)
         self.full_4 = Bottleneck(64, 64)
-        self.full_1_to_half = convolution(16, 32, stride=2, bias=True)
-        self.full_2_to_half = convolution(32, 32, stride=2, bias=True)
-        self.full_2_to_quarter = convolution(32, 32, stride=4, bias=True)
+        self.full_1_to_half = ReflectionConv2d(16, 32, stride=2, bias=True)
+        self.full_2_to_half = ReflectionConv2d(32, 32, stride=2, bias=True)
+        self.full_2_to_quarter = ReflectionConv2d(32, 32, stride=4, bias=True)
         self.half_2 = Bottleneck(32, 32)
-        self.half_1_to_quarter = convolution(32, 32, stride=2, bias=True)
+        self.half_1_to_quarter = ReflectionConv2d(32, 32, stride=2, bias=True)
         self.merge = nn.Sequential(Bottleneck(192, 64), Bottleneck(64, 32), Bottleneck(32, 16))
-        self.to_rgb = convolution(16, 3, bias=True)
+        self.to_rgb = ReflectionConv2d(16, 3, bias=True)
 
     def forward(self, content: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """Pictures in [0, 1] from photos in [0, 1]."""

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from arbitrary_nst.models.blocks import (
     Affine,
     ConditionalConv,
+    ReflectionConv2d,
     ResidualBlock,
     binomial_filter,
     conditioned,
-    convolution,
     pad_to_multiple,
     paint,
     plain_affines,
@@ -102,7 +102,7 @@ class StyleNetwork(nn.Module):
     def __init__(self, widths: Sequence[int] = (32, 64, 128, 256, 256), hidden: int = 256) -> None:
         super().__init__()
         channels = zip((3, *widths[:-1]), widths, strict=True)
-        self.stages = nn.ModuleList(convolution(before, after, stride=2, bias=True) for before, after in channels)
+        self.stages = nn.ModuleList(ReflectionConv2d(before, after, stride=2, bias=True) for before, after in channels)
         self.embed = nn.Sequential(nn.Linear(2 * sum(widths), hidden), nn.ReLU(), nn.Linear(hidden, EMBEDDING_SIZE))
 
     def forward(self, style: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
@@ -124,9 +124,9 @@ class PaperTransformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            *(convolution(3, 32, 9), nn.BatchNorm2d(32), nn.ReLU()),
-            *(convolution(32, 64, 3, stride=2), nn.BatchNorm2d(64), nn.ReLU()),
-            *(convolution(64, 128, 3, stride=2), nn.BatchNorm2d(128), nn.ReLU()),
+            *(ReflectionConv2d(3, 32, 9), nn.BatchNorm2d(32), nn.ReLU()),
+            *(ReflectionConv2d(32, 64, 3, stride=2), nn.BatchNorm2d(64), nn.ReLU()),
+            *(ReflectionConv2d(64, 128, 3, stride=2), nn.BatchNorm2d(128), nn.ReLU()),
         )
         self.residual = nn.ModuleList(ResidualBlock(128) for _ in range(5))
         self.up_half = ConditionalConv(128, 64)
@@ -163,9 +163,9 @@ class LightTransformer(nn.Module):
         self.up = ConditionalConv(eighth, quarter, size=1)
         self.grain = Grain(quarter, stride=4)
         self.refine = ResidualBlock(quarter)
-        self.unfold_half = convolution(quarter, 4 * half)
+        self.unfold_half = ReflectionConv2d(quarter, 4 * half)
         self.half_norm = ConditionalInstanceNorm2d(half)
-        self.unfold_full = convolution(half, 4 * 3)
+        self.unfold_full = ReflectionConv2d(half, 4 * 3)
         self.rgb_norm = ConditionalInstanceNorm2d(3)
 
     def forward(self, content: Float[Tensor, "B 3 H W"], affines: Sequence[Affine]) -> Float[Tensor, "B 3 H W"]:
@@ -180,7 +180,8 @@ class LightTransformer(nn.Module):
         x = F.relu(self.grain(x, *next(affine)))
         x = self.refine(x, next(affine), next(affine))
         x = F.relu(self.half_norm(F.pixel_shuffle(self.unfold_half(x), 2), *next(affine)))
-        x = binomial_filter(F.pixel_shuffle(self.unfold_full(x), 2))
+        x = F.pixel_shuffle(self.unfold_full(x), 2).contiguous()  # three channels last are slow to normalize
+        x = binomial_filter(x)
         return torch.sigmoid(self.rgb_norm(x, *next(affine)))
 
 
