@@ -40,8 +40,8 @@ class Config:
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     workers: int = 1
     threads: int = 2
-    content_data: tuple[Path, ...] = (EXAMPLES / "content",)
-    style_data: tuple[Path, ...] = (EXAMPLES / "styles",)
+    content_data: tuple[str, ...] = (str(EXAMPLES / "content"),)
+    style_data: tuple[str, ...] = (str(EXAMPLES / "styles"),)
 
 
 def bare_passes(run: Run, batch: Any) -> None:

@@ -83,8 +83,8 @@ def pack(config: Pack) -> int:
     source = config.config or (config.go_on / "config.json" if config.go_on else None)
     options = read_options(TrainConfig, source) if source else {}
     given = {
-        "content_data": config.content_data,
-        "style_data": config.style_data,
+        "content_data": tuple(map(str, config.content_data)),
+        "style_data": tuple(map(str, config.style_data)),
         "run_dir": config.go_on or Path("run"),
     }
     train = TrainConfig(**{"wandb": "off", **options, **given})
@@ -106,8 +106,8 @@ def pack(config: Pack) -> int:
             archive.add(path, f"{TOP}/wheels/{path.name}")
         there = replace(
             train,
-            content_data=(Path("data/content"),),
-            style_data=(Path("data/style"),),
+            content_data=("data/content",),
+            style_data=("data/style",),
             run_dir=Path("run"),
             init=None if config.go_on else Path("init.safetensors"),
             device="auto",
@@ -172,7 +172,7 @@ def networks(config: Any, new: bool) -> Iterator[tuple[str, bytes]]:
         yield f"torch/hub/checkpoints/{url.rsplit('/', 1)[-1]}", content.getvalue()
     if new:
         torch.manual_seed(config.seed)
-        images = [path for path in config.style_data if path.suffix not in ARCHIVES]
+        images = [path for path in map(Path, config.style_data) if path.suffix not in ARCHIVES]
         names = list(unique_names(find_images(images)).values()) if images else []
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "init.safetensors"

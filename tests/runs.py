@@ -43,8 +43,8 @@ def without_downloads(monkeypatch) -> None:
 def tiny_run(folder: Path, **changes: Any) -> TrainConfig:
     """A run of seconds on the pictures of `folder`."""
     options: dict[str, Any] = {
-        "content_data": (folder / "content",),
-        "style_data": (folder / "style",),
+        "content_data": (str(folder / "content"),),
+        "style_data": (str(folder / "style"),),
         "run_dir": folder / "run",
         "steps": 4,
         "batch_size": 2,

@@ -197,10 +197,8 @@ def test_addresses_and_commands_are_told_from_files(path, expected):
     assert is_stream(path) == expected
 
 
-def test_addresses_survive_being_paths():
-    from pathlib import Path
-
-    given = [Path("https://host/{1..2}.tar"), Path("pipe:aws s3 cp s3://bucket/a.tar -"), Path("s3://bucket/a b.tar")]
+def test_braces_name_a_shard_each_and_object_stores_are_read_by_their_commands():
+    given = ["https://host/{1..2}.tar", "pipe:aws s3 cp s3://bucket/a.tar -", "s3://bucket/a b.tar"]
     assert PictureStream(given, 8).urls == [
         "https://host/1.tar",
         "https://host/2.tar",

@@ -222,9 +222,9 @@ def test_a_large_channel_is_normalized_exactly():
 @pytest.mark.parametrize(
     ("name", "size", "tile"),
     [
-        ("light", (320, 272), 128),
-        ("light", (231, 303), 128),
-        ("light", (40, 500), 64),
+        ("light", (320, 272), 160),
+        ("light", (231, 303), 160),
+        ("light", (40, 300), 80),
         ("light", (7, 5), 64),
         ("paper", (48, 321), 96),
         ("single-style", (321, 48), 96),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,7 +73,7 @@ def test_adain_trains_its_decoder_only(config):
 @pytest.fixture
 def paintings(config):
     """The files of the first paintings of the collection."""
-    return [config.style_data[0] / f"{index}.png" for index in range(4)]
+    return [str(Path(config.style_data[0]) / f"{index}.png") for index in range(4)]
 
 
 def fixed(config, *paintings, model="multi-style", name="fixed", **changes):
@@ -181,7 +182,7 @@ def test_init_with_the_same_styles_goes_by_their_names(config, paintings):
 
 
 def test_one_bad_picture_does_not_end_a_run(config, caplog):
-    (config.style_data[0] / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 this is no picture")
+    Path(config.style_data[0], "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 this is no picture")
     fit(replace(config, steps=1))
     assert "broken.jpg" in caplog.text
     assert "left out 1 of 13 pictures" in caplog.text

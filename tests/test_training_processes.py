@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,6 +61,14 @@ def test_only_the_first_process_writes(config, tmp_path):
     assert not folders[1].exists()
 
 
+@pytest.mark.parametrize(("rank", "said"), [("0", "the model is run/model.safetensors\n"), ("1", "")])
+def test_only_the_first_process_says_where_the_model_is(config, monkeypatch, capsys, rank, said):
+    monkeypatch.setattr(loop, "fit", lambda config: Path("run", "model.safetensors"))
+    monkeypatch.setenv("RANK", rank)
+    assert train(config) == 0
+    assert capsys.readouterr().out == said
+
+
 def test_a_signal_to_one_process_stops_all_of_them_at_one_step(config, tmp_path, monkeypatch):
     count = loop.Progress.count
 
@@ -112,7 +121,7 @@ def test_lower_precision_has_nearly_the_losses_of_float32(config, precision):
 @pytest.mark.parametrize("name", ["light", "normalization-network", "single-style", "multi-style", "adain"])
 def test_every_trained_weight_has_a_gradient(config, tmp_path, name):
     """Else the processes of a run would wait for each other's for ever."""
-    run = prepare(replace(config, model=name, batch_size=1, style_data=(tmp_path / "style" / "0.png",)))
+    run = prepare(replace(config, model=name, batch_size=1, style_data=(str(tmp_path / "style" / "0.png"),)))
     next(loop.descend(run, Interruption()))
     assert not [key for key, value in run.model.named_parameters() if value.requires_grad and value.grad is None]
     assert set(MODELS) >= {name}

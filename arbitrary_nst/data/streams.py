@@ -27,8 +27,7 @@ logger = logging.getLogger(__name__)
 UNREADABLE_IN_A_ROW = 1000
 """After so many pictures in a row that cannot be decoded a stream is given up."""
 
-_SCHEME = re.compile(r"(pipe:|[a-zA-Z][a-zA-Z0-9+]+:/)")
-_LOST_SLASH = re.compile(r"\b(?!pipe:)([a-zA-Z][a-zA-Z0-9+]+):/(?!/)")  # what pathlib makes of two
+_SCHEME = re.compile(r"(pipe:|[a-zA-Z][a-zA-Z0-9+]+://)")
 
 
 def is_stream(path: PathLike) -> bool:
@@ -51,8 +50,7 @@ class PictureStream:
         except ModuleNotFoundError:
             raise ValueError("streams need webdataset: pip install 'arbitrary_nst[scale]'") from None
 
-        given = (_LOST_SLASH.sub(r"\1://", os.fspath(url)) for url in urls)
-        self.urls: Sequence[str] = [_command(url) for pattern in given for url in expand_urls(pattern)]
+        self.urls: Sequence[str] = [_command(url) for given in urls for url in expand_urls(os.fspath(given))]
         self.short_side, self.buffer = short_side, buffer
 
     def part(self, shards: slice) -> "PictureStream":

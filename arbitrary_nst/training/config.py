@@ -20,9 +20,10 @@ Precision = Literal["float32", "bfloat16", "float16"]
 class TrainConfig:
     """Train a style model on a collection of photos and a collection of paintings."""
 
-    content_data: tuple[Path, ...]
-    """Photos: files, folders (searched recursively) or globs."""
-    style_data: tuple[Path, ...]
+    content_data: tuple[str, ...]
+    """Photos: files, folders (searched recursively), globs, zip and tar files of either, or shards from elsewhere
+    (https://..., s3://..., pipe:COMMAND), which are streamed."""
+    style_data: tuple[str, ...]
     """Paintings, likewise."""
     run_dir: Path
     """Folder of this run: config.json, checkpoints, model.safetensors, best.safetensors, CSV files, samples/."""

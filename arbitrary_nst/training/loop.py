@@ -1,5 +1,6 @@
 """Training: the loop that fits every style model to its objective."""
 
+import os
 import sys
 import time
 from collections.abc import Generator
@@ -68,7 +69,8 @@ def train(config: TrainConfig) -> int:
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    print(f"the model is {path}")
+    if os.environ.get("RANK", "0") == "0":  # one of the processes that torchrun started speaks for all
+        print(f"the model is {path}")
     return 0
 
 

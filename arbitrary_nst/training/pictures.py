@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from arbitrary_nst.data import (
     open_pictures,
 )
 from arbitrary_nst.devices import channels_last
-from arbitrary_nst.paths import unique_names
+from arbitrary_nst.paths import PathLike, unique_names
 from arbitrary_nst.training.config import TrainConfig
 
 VALIDATION_SIZE = 256
@@ -31,7 +30,7 @@ def names_of(styles: PictureCollection | PictureStream) -> list[str]:
 
 
 def opened(
-    paths: Sequence[Path], config: TrainConfig, device: torch.device | None = None
+    paths: Sequence[PathLike], config: TrainConfig, device: torch.device | None = None
 ) -> PictureCollection | PictureStream:
     return open_pictures(paths, config.picture_size, int(config.memory_gb / 2 * (1 << 30)), device)
 
