@@ -144,14 +144,14 @@ def test_what_is_not_trusted_leaves_no_ghost(flickering):
 
 
 def test_the_report_has_the_error_of_each_frame_both_ways(tmp_path, pictures, model_file, capsys):
-    clip = write_clip(tmp_path / "in.mp4", frames=6, size=(64, 96), sound=False)
+    clip = write_clip(tmp_path / "in.mkv", frames=6, size=(64, 96), sound=False, codec="ffv1")
     options = ["--model", str(model_file), "--device", "cpu", "--report", str(tmp_path / "report.csv")]
     style = ["--style", str(pictures / "style" / "dots.png")]
     assert main(["video", str(clip), *style, "--output", str(tmp_path / "out.mp4"), *options]) == 0
     rows = list(csv.DictReader((tmp_path / "report.csv").open()))
     assert len(rows) == 5
     plain, smooth = ([float(row[name]) for row in rows] for name in ("frame_by_frame", "smoothed"))
-    assert np.median(smooth) < 0.8 * np.median(plain)
+    assert np.median(smooth) < 0.5 * np.median(plain)
     assert (tmp_path / "report.png").stat().st_size > 1000
     assert "warping error" in capsys.readouterr().out
 
