@@ -30,8 +30,8 @@ from arbitrary_nst.image import (
     load_pixel_picture,
     load_pixels,
     resize,
+    resize_pixels,
     save_pixels,
-    shrink_pixels,
 )
 from arbitrary_nst.models.files import model_file, model_options
 from arbitrary_nst.paths import SUFFIXES, Failures, ImageError, find_images, shown, unique_names
@@ -271,7 +271,14 @@ def _stylize(
             small, last = photo.pixels[0].numel() <= OVERLAP_PIXELS, index + 1 == len(jobs)
             ahead = reader.submit(load_photo, jobs[index + 1].photo, config) if small and not last else None
             for name, target in job.targets.items():
-                _paint(stylizer, photo, ready[name], target, config, writer)
+                try:
+                    pixels = paint(stylizer, photo, ready[name], config)
+                except Exception as error:
+                    writer.failed(photo.path, error)
+                else:
+                    save = partial(save_pixels, pixels, target, photo.alpha, config.quality, photo.exif)
+                    writer.add(photo.path, save)
+                    del pixels, save  # so that their memory is free once they are written
                 writer.wait(WRITERS if small else 0)
             del photo
 
@@ -286,37 +293,26 @@ def load_photo(path: Path, config: StylizeConfig) -> Photo:
                 f"{shown(path)}: --content-size {size} would make it {width} x {height}, more pixels than the limit of "
                 f"{config.max_pixels}; choose a smaller size, or raise --max-pixels"
             )
-        pixels = _to_pixels(resize(shrink_pixels(pixels, size), size))
-        alpha = None if alpha is None else _to_pixels(resize(alpha[None].float().div_(255), size))
+        pixels = resize_pixels(pixels, size)
+        alpha = None if alpha is None else resize_pixels(alpha, size)
     return Photo(path, pixels, alpha, None if config.strip else load_exif(path))
 
 
-def _to_pixels(image: Float[Tensor, "1 C H W"]) -> UInt8[Tensor, "C H W"]:
-    return image[0].mul(255).round_().byte()
-
-
-def _paint(
-    stylizer: Stylizer, photo: Photo, look: Look, target: Path, config: StylizeConfig, writer: "_Writer"
-) -> None:
-    """One result, from the photo to the writer's list."""
-    try:
-        codes = [code_for(stylizer, style, photo, config) for style in look.styles]
-        if look.masks is not None:
-            code = torch.cat(codes)
-        else:
-            code = blend_codes(codes, config.style_weights) if config.style_weights else codes[0]
-        pixels = stylizer.paint_pixels(
-            photo.pixels,
-            code,
-            config.alpha,
-            masks=look.masks,
-            preserve_color="luminance" if config.preserve_color == "luminance" else "none",
-            tile=None if config.tile == "off" else config.tile,
-        )
-    except Exception as error:
-        writer.failed(photo.path, error)
+def paint(stylizer: Stylizer, photo: Photo, look: Look, config: StylizeConfig) -> UInt8[Tensor, "3 H W"]:
+    """The photo in that look, of the same size. Raises what `Stylizer.paint_pixels` and `blend_codes` raise."""
+    codes = [code_for(stylizer, style, photo, config) for style in look.styles]
+    if look.masks is not None:
+        code = torch.cat(codes)
     else:
-        writer.add(photo.path, partial(save_pixels, pixels, target, photo.alpha, config.quality, photo.exif))
+        code = blend_codes(codes, config.style_weights) if config.style_weights else codes[0]
+    return stylizer.paint_pixels(
+        photo.pixels,
+        code,
+        config.alpha,
+        masks=look.masks,
+        preserve_color="luminance" if config.preserve_color == "luminance" else "none",
+        tile=None if config.tile == "off" else config.tile,
+    )
 
 
 def code_for(stylizer: Stylizer, style: Style, photo: Photo, config: StylizeConfig) -> Float[Tensor, "1 D"]:

@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from arbitrary_nst.data.sources import Encoded, Pixels, find_pictures
-from arbitrary_nst.image import DEFAULT_MAX_PIXELS
+from arbitrary_nst.data.sources import Encoded, find_pictures
+from arbitrary_nst.image import DEFAULT_MAX_PIXELS, encode_jpeg
 from arbitrary_nst.paths import ImageError, detail, naming, written_whole
 
 MANIFEST, REPORT, UNFINISHED = "manifest.json", "report.csv", ".unfinished"
@@ -195,15 +195,6 @@ def write_shards(sources: Sequence[Encoded], config: PrepareConfig) -> None:
             if len(part.kept) == config.shard_size or place + 1 == len(sources):
                 _write_part(part, shards, place + 1, sources, config.output)
                 shards, part = shards + bool(part.kept), Part()
-
-
-def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
-    """A JPEG file with colours at half the resolution, as photos have them."""
-    from PIL import Image
-
-    file = BytesIO()
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality, subsampling="4:2:0")
-    return file.getvalue()
 
 
 def _as_it_is(result: Any) -> Any:

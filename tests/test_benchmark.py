@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from arbitrary_nst.benchmark import command, limits, startup
+from arbitrary_nst.benchmark import command, limits, startup, timing
 from arbitrary_nst.benchmark.candidates import Exported, InTorch, LeftOut, exported, picture
 from arbitrary_nst.benchmark.command import BenchmarkConfig, Run
 from arbitrary_nst.benchmark.peers import other_side
@@ -221,7 +221,7 @@ def test_the_first_picture_is_measured_in_turn_beside_the_imports(monkeypatch, t
         return Done()
 
     monkeypatch.setattr(startup, "subprocess", SimpleNamespace(run=run))
-    monkeypatch.setattr(startup, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     assert main(["benchmark", "--startup", "--rounds", "2", "--output", str(tmp_path / "start.json")]) == 0
     assert [("-c" in command) for command in commands] == [True, False] * 3
     assert "| `stylize` | 3.00 | 1.50 |" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from arbitrary_nst.image import (
     load_picture,
     load_pixel_picture,
     resize,
+    resize_pixels,
     save_image,
     save_pixels,
     shrink_pixels,
@@ -88,6 +89,13 @@ def test_shrunk_pixels_are_the_resized_image(height, width, side):
     rgb = pixels(height, width)
     expected = resize(rgb[None] / 255, min(side, height, width))
     assert_close(shrink_pixels(rgb, side), expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("size", [20, 90, (31, 17), (70, 20)])
+def test_resized_pixels_are_the_resized_image_rounded(size):
+    rgb = torch.arange(240).view(1, 60, 4).repeat_interleave(10, 2).expand(3, -1, -1).byte()
+    expected = (resize(rgb[None] / 255, size)[0] * 255).round()
+    assert_close(resize_pixels(rgb, size).float(), expected, atol=2, rtol=0)
 
 
 def test_many_rows_are_narrowed_in_bands():

@@ -71,8 +71,8 @@ def noise(shape: Sequence[int], kind: Any) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class TFLite:
-    """A TFLite network; its inputs are as large as the file says."""
+class NetworkFile:
+    """What is known of a network in a file; the file itself is loaded by `prepare`."""
 
     path: Path
     threads: int
@@ -82,6 +82,23 @@ class TFLite:
 
     precision = None
 
+    def obstacle(self, task: Task, size: int) -> str | None:
+        return other_side(self.side, size)
+
+
+def _engine(module: str, path: Path, missing: str) -> Any:
+    """The module that runs a file. Raises FileNotFoundError without the file, LeftOut without the module."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise LeftOut(missing) from error
+
+
+class TFLite(NetworkFile):
+    """A TFLite network; its inputs are as large as the file says."""
+
     @classmethod
     def opened(cls, path: Path, threads: int, name: str) -> "TFLite":
         """Raises LeftOut where ai-edge-litert is missing, and what it raises for a file that is none."""
@@ -89,9 +106,6 @@ class TFLite:
         shapes = [details["shape"].tolist() for details in interpreter.get_input_details()]
         paints = is_picture(interpreter.get_output_details()[0]["shape"].tolist())
         return cls(path, threads, name, ("stylize",) if paints else ("encode",), only_side(shapes))
-
-    def obstacle(self, task: Task, size: int) -> str | None:
-        return other_side(self.side, size)
 
     def prepare(self, task: Task, size: int) -> Call:
         interpreter = _interpreter(self.path, self.threads)
@@ -108,26 +122,12 @@ class TFLite:
 
 
 def _interpreter(path: Path, threads: int) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise LeftOut("TFLite files need ai-edge-litert: pip install ai-edge-litert") from error
-    return Interpreter(str(path), num_threads=threads)
+    missing = "TFLite files need ai-edge-litert: pip install ai-edge-litert"
+    return _engine("ai_edge_litert.interpreter", path, missing).Interpreter(str(path), num_threads=threads)
 
 
-@dataclass(frozen=True)
-class Onnx:
+class Onnx(NetworkFile):
     """An ONNX network in ONNX Runtime, on the processor."""
-
-    path: Path
-    threads: int
-    name: str
-    tasks: tuple[Task, ...]
-    side: int | None
-
-    precision = None
 
     @classmethod
     def opened(cls, path: Path, threads: int, name: str) -> "Onnx":
@@ -136,9 +136,6 @@ class Onnx:
         paints = is_picture(_shape(session.get_outputs()[0]))
         side = only_side([_shape(given) for given in session.get_inputs()])
         return cls(path, threads, name, ("stylize",) if paints else ("encode",), side)
-
-    def obstacle(self, task: Task, size: int) -> str | None:
-        return other_side(self.side, size)
 
     def prepare(self, task: Task, size: int) -> Call:
         session = _session(self.path, self.threads)
@@ -155,12 +152,8 @@ def _shape(end: Any) -> Shape:
 
 
 def _session(path: Path, threads: int) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise LeftOut("ONNX files need onnxruntime: pip install 'arbitrary_nst[export]'") from error
+    missing = "ONNX files need onnxruntime: pip install 'arbitrary_nst[export]'"
+    onnxruntime = _engine("onnxruntime", path, missing)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

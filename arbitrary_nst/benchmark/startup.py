@@ -5,10 +5,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 from arbitrary_nst.benchmark.candidates import picture
+from arbitrary_nst.benchmark.timing import alternate
 from arbitrary_nst.image import save_image
 
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -36,15 +37,14 @@ def startup(model: str, device: str, rounds: int) -> dict[str, list[float]]:
         }
         paths = [str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-        seconds: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(1 + rounds):
-            for name, command in commands.items():
-                start = time.perf_counter()
-                run = subprocess.run(command, env=environment, capture_output=True, text=True)
-                seconds[name].append(time.perf_counter() - start)
-                if run.returncode:
-                    raise RuntimeError(f"{name}: exit code {run.returncode}: {run.stderr.strip()[-300:]}")
-        return {name: values[1:] for name, values in seconds.items()}
+
+        def run(name: str) -> None:
+            done = subprocess.run(commands[name], env=environment, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"{name}: exit code {done.returncode}: {done.stderr.strip()[-300:]}")
+
+        milliseconds = alternate({name: partial(run, name) for name in commands}, rounds, warmup=1)
+    return {name: [value / 1000 for value in values] for name, values in milliseconds.items()}
 
 
 def markdown(seconds: dict[str, list[float]]) -> str:

@@ -22,13 +22,14 @@ from arbitrary_nst.image.reading import (
     load_pixel_picture,
     load_pixels,
 )
-from arbitrary_nst.image.resizing import fitted_size, resize, shrink_pixels
-from arbitrary_nst.image.writing import save_image, save_pixels
+from arbitrary_nst.image.resizing import fitted_size, resize, resize_pixels, shrink_pixels
+from arbitrary_nst.image.writing import encode_jpeg, save_image, save_pixels
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "Picture",
     "PixelPicture",
+    "encode_jpeg",
     "fitted_size",
     "load_exif",
     "load_image",
@@ -36,6 +37,7 @@ __all__ = [
     "load_pixel_picture",
     "load_pixels",
     "resize",
+    "resize_pixels",
     "save_image",
     "save_pixels",
     "shrink_pixels",

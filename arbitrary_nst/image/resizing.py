@@ -25,7 +25,16 @@ def resize(image: Float[Tensor, "B C H W"], size: int | tuple[int, int]) -> Floa
     return resized.clamp(0, 1).to(image.device, image.dtype)
 
 
-def shrink_pixels(pixels: UInt8[Tensor, "3 H W"], short_side: int) -> Float[Tensor, "1 3 h w"]:
+def resize_pixels(pixels: UInt8[Tensor, "C H W"], size: int | tuple[int, int]) -> UInt8[Tensor, "C h w"]:
+    """`resize` for 8-bit pixels of any number: those of a larger picture are never all float at once.
+
+    To a (height, width) a larger picture is resized twice, first to a short side as long as the longer of these.
+    """
+    short_side = size if isinstance(size, int) else max(size)
+    return resize(shrink_pixels(pixels, short_side), size)[0].mul(255).round_().byte()
+
+
+def shrink_pixels(pixels: UInt8[Tensor, "C H W"], short_side: int) -> Float[Tensor, "1 C h w"]:
     """`resize` to a short side, for 8-bit pixels of any number: never all of them are float at once.
 
     A smaller image stays as it is. Raises ValueError if `short_side` < 1.

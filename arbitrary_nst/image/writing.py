@@ -3,7 +3,7 @@
 import errno
 import os
 from functools import cache
-from io import BufferedWriter, FileIO, UnsupportedOperation
+from io import BufferedWriter, BytesIO, FileIO, UnsupportedOperation
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,13 @@ def save_pixels(
             channels = rgb if alpha is None else torch.cat((rgb, alpha))
             values = channels.permute(1, 2, 0).contiguous().numpy()
         _write(values, path, file_format, quality, exif)
+
+
+def encode_jpeg(pixels: UInt8[Tensor, "3 H W"], quality: int) -> bytes:
+    """A JPEG file with colours at half the resolution, as photos have them."""
+    file = BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return file.getvalue()
 
 
 # Encoding

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from arbitrary_nst import __version__
 from arbitrary_nst.batch import StylizeConfig
 from arbitrary_nst.color import PreserveColor
-from arbitrary_nst.image import DEFAULT_MAX_PIXELS, fitted_size, resize, shrink_pixels
+from arbitrary_nst.image import DEFAULT_MAX_PIXELS, fitted_size, resize_pixels
 from arbitrary_nst.models.files import model_file, model_identity, model_options
 from arbitrary_nst.paths import ImageError
 from arbitrary_nst.processes import Terminated, terminable
@@ -128,10 +128,10 @@ class VideoConfig:
 
     def as_stylize(self) -> StylizeConfig:
         """What the options shared with the stylize command are there. Raises ValueError for one out of range."""
-        shared = "alpha style_weights preserve_color content_size style_size style_scale quality tile model device"
-        options = {name: getattr(self, name) for name in (*shared.split(), "precision", "max_pixels")}
-        keys = [name for name, _ in self.schedule()]
-        return StylizeConfig(content=(), style=tuple(map(Path, keys)), output=self.output or Path(), **options)
+        known = {field.name for field in fields(StylizeConfig)}
+        shared = {name: value for name, value in vars(self).items() if name in known}
+        styles = tuple(Path(name) for name, _ in self.schedule())
+        return StylizeConfig(**shared | {"content": (), "style": styles, "output": self.output or Path()})
 
     def schedule(self) -> list[Key]:
         """The styles with their times, in the order of these."""
@@ -278,8 +278,7 @@ def _resized(frame: Frame, config: VideoConfig) -> Frame:
 
     def to_size(values: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)
-        resized = resize(shrink_pixels(pixels, max(height, width)), (height, width))
-        return resized[0].mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
+        return resize_pixels(pixels, (height, width)).permute(1, 2, 0).contiguous().numpy()
 
     alpha = None if frame.alpha is None else to_size(frame.alpha[..., None])[..., 0]
     return replace(frame, rgb=to_size(frame.rgb), alpha=alpha)

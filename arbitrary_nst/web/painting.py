@@ -3,17 +3,27 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from arbitrary_nst import batch
-from arbitrary_nst.batch import LARGEST_MASK, Look, Photo, Style, StylizeConfig, weighted_masks
+from arbitrary_nst.batch import (
+    LARGEST_MASK,
+    Look,
+    Photo,
+    Style,
+    StylizeConfig,
+    code_for,
+    load_photo,
+    paint,
+    prepared_style,
+    weighted_masks,
+)
 from arbitrary_nst.color import luminance
-from arbitrary_nst.image import load_pixels, save_image
+from arbitrary_nst.image import load_pixels, save_image, save_pixels
 from arbitrary_nst.style_command import synthetic_photo
 from arbitrary_nst.styles import GALLERY, StyleFileError, gallery, load_style
 from arbitrary_nst.stylizer import Precision, Stylizer
@@ -74,7 +84,8 @@ class Painter:
         codes = [Style(style.path.stem, self.code(style, seen, like)) for style in styles]
         masks = [luminance(load_pixels(path, LARGEST_MASK)[None] / 255) for path in config.mask]
         look = Look(config.output.stem, codes, weighted_masks(masks, [1.0] * len(masks)) if masks else None)
-        batch._paint(self.stylizer, decoded, look, config.output, config, _AtOnce())  # type: ignore[arg-type]
+        pixels = paint(self.stylizer, decoded, look, config)
+        save_pixels(pixels, config.output, decoded.alpha, config.quality, decoded.exif)
 
     def extent(self, photo: Source, size: int | None) -> tuple[int, int]:
         """Height and width of what a photo will be painted as. Raises ImageError where that is too large."""
@@ -89,24 +100,14 @@ class Painter:
 
     def _photo(self, photo: Source, size: int | None) -> Photo:
         config = StylizeConfig(content=(), output=Path(), content_size=size, max_pixels=self.max_pixels)
-        return batch.load_photo(photo.path, config)
+        return load_photo(photo.path, config)
 
     def _code(self, style: Source, seen: StylizeConfig, like: Source | None) -> Float[Tensor, "1 D"]:
-        found = batch.prepared_style(self.stylizer, style.path.stem, style.path, seen)
+        found = prepared_style(self.stylizer, style.path.stem, style.path, seen)
         if like is None:
             assert found.code is not None
             return found.code
-        return batch.code_for(self.stylizer, found, self.photo(like, seen.content_size), seen)
-
-
-class _AtOnce:
-    """A writer for `batch._paint` that writes, and fails, on the spot."""
-
-    def add(self, photo: Path, save: partial[None]) -> None:
-        save()
-
-    def failed(self, photo: Path, error: Exception) -> None:
-        raise error
+        return code_for(self.stylizer, found, self.photo(like, seen.content_size), seen)
 
 
 def brushed_areas(
