@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arbitrary_nst.color import PreserveColor, luminance
+from arbitrary_nst.devices import keep_freed_memory
 from arbitrary_nst.image import (
     DEFAULT_MAX_PIXELS,
     fitted_size,
@@ -196,6 +197,7 @@ def stylize_files(config: StylizeConfig) -> int:
         missing = {look: file for look, file in targets.items() if not (config.skip_existing and os.path.exists(file))}
         tally.skipped += len(targets) - len(missing)
         jobs += [Job(photo, missing)] if missing else []
+    keep_freed_memory()
     try:
         with terminable():
             if jobs:

@@ -35,7 +35,7 @@ from arbitrary_nst.benchmark.limits import Work, copy, matrix_product, work_of
 from arbitrary_nst.benchmark.peers import Onnx, PythonCallable, TFLite
 from arbitrary_nst.benchmark.report import Measurement, Omission, markdown, plot, record
 from arbitrary_nst.benchmark.timing import WARMUP, Trial, alternate, in_fresh_process, memory_allowed, trial
-from arbitrary_nst.devices import chosen_device
+from arbitrary_nst.devices import chosen_device, keep_freed_memory
 from arbitrary_nst.paths import Failures, unique_names, written_whole
 from arbitrary_nst.provenance import versions
 
@@ -115,6 +115,7 @@ def benchmark(config: BenchmarkConfig) -> int:
         print(f"{startup.markdown(seconds)}\n\n{json.dumps(conditions)}")
         _write(config.output, {"conditions": conditions, "seconds": seconds})
         return 0
+    keep_freed_memory()  # as the commands do that paint
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     run = Run(config, device, conditions | {"threads": config.threads})

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from arbitrary_nst.benchmark.candidates import Call, Candidate, LeftOut, Task
-from arbitrary_nst.devices import free_memory, out_of_memory, peak_memory, reset_peak_memory
+from arbitrary_nst.devices import free_memory, keep_freed_memory, out_of_memory, peak_memory, reset_peak_memory
 from arbitrary_nst.paths import detail
 
 MEMORY_SHARE = 0.8
@@ -106,6 +106,7 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any, seconds: flo
 
 
 def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    keep_freed_memory()
     try:
         answer = None, function(*arguments)
     except LeftOut as reason:

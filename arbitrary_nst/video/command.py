@@ -22,6 +22,7 @@ from tqdm import tqdm
 from arbitrary_nst import __version__
 from arbitrary_nst.batch import StylizeConfig
 from arbitrary_nst.color import PreserveColor
+from arbitrary_nst.devices import keep_freed_memory
 from arbitrary_nst.image import DEFAULT_MAX_PIXELS, fitted_size, resize_pixels
 from arbitrary_nst.models.files import model_file, model_identity, model_options
 from arbitrary_nst.paths import ImageError
@@ -153,6 +154,7 @@ def stylize_video(config: VideoConfig) -> int:
     codec = None if config.output is None else check_output(config.output, config.codec, config.crf)
     if config.smooth or config.report:
         opencv()
+    keep_freed_memory()
     if config.camera is not None:
         return _film(config, config.camera, codec)
     assert config.content is not None
