@@ -15,7 +15,7 @@ import torch
 
 import arbitrary_nst
 from arbitrary_nst import metrics
-from arbitrary_nst.evaluation import EvaluateConfig, evaluate
+from arbitrary_nst.evaluation import EvaluateConfig, evaluate, report
 from arbitrary_nst.evaluation import methods as making
 from arbitrary_nst.evaluation.command import check_settings, find_pairs, settings_of
 from arbitrary_nst.evaluation.methods import (
@@ -29,6 +29,7 @@ from arbitrary_nst.evaluation.methods import (
 )
 from arbitrary_nst.evaluation.pairs import Pair, Studio, read_pairs, square
 from arbitrary_nst.evaluation.report import COLUMNS, comparisons, equivalent_iterations, markdown, means_of, versions
+from arbitrary_nst.figures import contact_sheet
 from arbitrary_nst.image import load_image, save_image
 from arbitrary_nst.metrics import Unavailable
 from arbitrary_nst.models import FixedStyles, multi_style
@@ -129,6 +130,22 @@ def test_models_folders_and_optimizations_meet_in_one_table(run, folder, model_f
     assert len(record["comparisons"]) == 2  # of ours and of peer
     assert (out / "plot.png").stat().st_size > 0
     assert load_image(out / "sheet.png").shape[2] > 4 * SIZE
+
+
+def test_the_worst_cases_are_those_of_the_first_method_worst_first(run, folder, model_file, monkeypatch):
+    captions = []
+
+    def keep(cells, columns, names, size):
+        captions.append(names)
+        return contact_sheet(cells, columns, names, size)
+
+    monkeypatch.setattr(report, "WORST_ROWS", 3)
+    monkeypatch.setattr(report, "contact_sheet", keep)
+    run(str(folder / "peer"), str(model_file))
+    rows = [row for row in results(folder)["rows"] if row["method"] == "peer"]
+    rows.sort(key=lambda row: -row["objective"])
+    assert captions[1] == [f"{row['objective']:.2f}: {row['content']}, {row['style']}" for row in rows[:3]]
+    assert load_image(folder / "out" / "worst.png").shape[2] > 3 * SIZE
 
 
 def test_table_values_are_the_means_of_their_rows(run, folder, model_file):

@@ -33,8 +33,8 @@ class EvaluateConfig:
     """Make the same pairs with several methods, and compare pictures, time and memory."""
 
     output: Path
-    """Folder for pictures/, table.md, table.csv, results.json, sheet.png and plot.png; a run that was interrupted is
-    gone on with, and methods can be added."""
+    """Folder for pictures/, table.md, table.csv, results.json, sheet.png, worst.png and plot.png; a run that was
+    interrupted is gone on with, and methods can be added."""
     methods: tuple[str, ...]
     """Each [NAME=]SOURCE. SOURCE is a model that ships or a .safetensors file, or several of them, joined by commas,
     that know fixed styles; a folder of pictures named CONTENT_stylized_STYLE made elsewhere; or PRESET@N,N,...: an

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from arbitrary_nst import metrics
 from arbitrary_nst.evaluation.methods import Method, Optimized
@@ -38,6 +37,9 @@ COLUMNS = {
 SHEET_ROWS = 32
 """Pairs that the contact sheet shows, the first ones."""
 
+WORST_ROWS = 8
+"""Pairs that the sheet of worst cases shows."""
+
 
 def report(
     folder: Path,
@@ -49,7 +51,7 @@ def report(
     reasons: dict[str, str],
     failures: int,
 ) -> None:
-    """Write table.md, table.csv, results.json, sheet.png and plot.png, and print the table."""
+    """Write table.md, table.csv, results.json, sheet.png, worst.png and plot.png, and print the table."""
     rows = {label: {pair.name: journal.get(label, pair) or {} for pair in files} for label, files in pictures.items()}
     means = {label: means_of(list(found.values())) for label, found in rows.items()}
     sets, more_reasons = distances_of_sets(pictures, studio, means)
@@ -87,7 +89,8 @@ def report(
     }
     with written_whole(folder / "results.json") as partial:
         partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    draw(folder, methods, pairs, pictures, studio, means)
+    draw_sheets(folder, pairs, pictures, studio, rows)
+    draw_plot(folder, methods, means)
     print(text)
 
 
@@ -108,26 +111,34 @@ def markdown(means: Mapping[str, Mapping[str, float]], counts: Mapping[str, tupl
     return "\n".join(lines)
 
 
-def draw(
+def draw_sheets(
     folder: Path,
-    methods: Sequence[Method],
     pairs: Sequence[Pair],
     pictures: Mapping[str, dict[Pair, Path]],
     studio: Studio,
-    means: Mapping[str, Mapping[str, float]],
+    rows: Mapping[str, Mapping[str, Row]],
 ) -> None:
-    """sheet.png: the first pairs down, methods across. plot.png: the objective over iterations."""
+    """sheet.png: the first pairs down, methods across. worst.png: those of the first method's highest objectives."""
 
-    def cells(pair: Pair) -> list[Tensor | None]:
-        files = [pair.content, pair.style, *(pictures[label].get(pair) for label in pictures)]
-        return [None if file is None else studio.load(file)[0] for file in files]
+    def draw(name: str, shown: Mapping[str, Pair]) -> None:
+        cells = []
+        for pair in shown.values():
+            files = [pair.content, pair.style, *(pictures[label].get(pair) for label in pictures)]
+            cells.append([None if file is None else studio.load(file)[0] for file in files])
+        if cells:
+            sheet = contact_sheet(cells, ["content", "style", *pictures], list(shown), min(studio.size, 192))
+            save_image(sheet, folder / name)
 
-    shown = [pair for pair in pairs if any(pair in files for files in pictures.values())][:SHEET_ROWS]
-    if not shown:
-        return
-    columns, names = ["content", "style", *pictures], [f"{pair.content_name}, {pair.style_name}" for pair in shown]
-    sheet = contact_sheet([cells(pair) for pair in shown], columns, names, min(studio.size, 192))
-    save_image(sheet, folder / "sheet.png")
+    made = [pair for pair in pairs if any(pair in files for files in pictures.values())]
+    draw("sheet.png", {f"{pair.content_name}, {pair.style_name}": pair for pair in made[:SHEET_ROWS]})
+    scored = next(iter(rows.values()), {})
+    worst = {pair: scored[pair.name]["objective"] for pair in made if "objective" in scored.get(pair.name, {})}
+    worst = sorted(worst.items(), key=lambda item: -item[1])[:WORST_ROWS]
+    draw("worst.png", {f"{value:.2f}: {pair.content_name}, {pair.style_name}": pair for pair, value in worst})
+
+
+def draw_plot(folder: Path, methods: Sequence[Method], means: Mapping[str, Mapping[str, float]]) -> None:
+    """plot.png: the objective over iterations."""
     curves, levels = {}, {}
     for method in methods:
         points = [(label, means[label]["objective"]) for label in method.labels if "objective" in means[label]]
