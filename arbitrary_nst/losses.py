@@ -96,18 +96,32 @@ def repetition(image: Float[Tensor, "B C H W"], period: int = 8, window: int = 4
     half. Paintings have about 0.01, photos 0.02; a network whose coarsest map stamps the same mark at every position
     has much more. Unlike `lattice` it sees marks in one part of a picture only, and those that alternate. Differences
     below a hundredth of the range hardly count. Sides of less than a window and two periods have nothing to measure: 0.
+
+    Args:
+        window: pixels; half of it must be a multiple of the period.
     """
     if min(image.shape[2:]) < window + 2 * period:
         return image.new_zeros(()).float()
     gray = image.float().mean(1, keepdim=True)
     fine = gray - F.avg_pool2d(F.pad(gray, (4, 4, 4, 4), mode="reflect"), 9, stride=1)
-    height, width = fine.shape[2:]
+    squares = F.avg_pool2d(fine.square(), period)  # places are whole periods apart
     correlations = []
     for down, across in PLACES:
-        down, across = down * period, across * period
-        here = fine[:, :, : height - down, max(-across, 0) : width - max(across, 0)]
-        there = fine[:, :, down:, max(across, 0) : width + min(across, 0)]
-        product = F.avg_pool2d(here * there, window, window // 2)
-        power = F.avg_pool2d(0.5 * (here.square() + there.square()), window, window // 2)
+        here, there = _apart(fine, down * period, across * period)
+        product = _windows(here * there, window)
+        before, after = _apart(squares, down, across)
+        power = _windows(0.5 * (before + after), window // period)
         correlations.append((product / (power + 1e-4)).square().mean())
     return torch.stack(correlations).mean()
+
+
+def _apart(image: Float[Tensor, "B 1 H W"], down: int, across: int) -> tuple[Tensor, Tensor]:
+    """Two parts of an image: each position of the second is that far from the same position of the first."""
+    height, width = image.shape[2:]
+    here = image[:, :, : height - down, max(-across, 0) : width - max(across, 0)]
+    return here, image[:, :, down:, max(across, 0) : width + min(across, 0)]
+
+
+def _windows(image: Float[Tensor, "B 1 H W"], side: int) -> Float[Tensor, "B 1 h w"]:
+    """Means over windows that overlap by half, by way of blocks of half a side: every value is read once."""
+    return F.avg_pool2d(F.avg_pool2d(image, side // 2), 2, stride=1)

@@ -107,14 +107,21 @@ class Grain(nn.Module):
     def forward(
         self, features: Float[Tensor, "B C H W"], gamma: Float[Tensor, "#B C"], beta: Float[Tensor, "#B C"]
     ) -> Float[Tensor, "B C H W"]:
-        grain = torch.addcmul(beta[:, :, None, None], self.noise, gamma[:, :, None, None]).to(features.dtype)
-        grain = grain.permute(0, 2, 3, 1)  # channels last: whole rows are copied at once
-        side, device = self.noise.shape[-1], features.device
-        for dim in (2, 1):
+        gamma, beta = gamma[:, :, None, None], beta[:, :, None, None]
+        if self.training:  # no gradient comes back through the places, one by one
+            grain = torch.addcmul(beta, self._placed(self.noise, features), gamma).to(features.dtype)
+        else:  # one period is less to scale
+            grain = self._placed(torch.addcmul(beta, self.noise, gamma).to(features.dtype), features)
+        return features + grain
+
+    def _placed(self, period: Float[Tensor, "#B C p p"], features: Float[Tensor, "B C H W"]) -> Tensor:
+        """A period, repeated as far as the features reach."""
+        noise, side, device = period.permute(0, 2, 3, 1), self.noise.shape[-1], features.device
+        for dim in (2, 1):  # channels last: whole rows are copied at once
             first = torch.randint(side, (1,), device=device) if self.training else self.origin[dim - 1] // self.stride
             places = (torch.arange(features.shape[dim + 1], device=device) + first) % side
-            grain = grain.index_select(dim, places)
-        return features + grain.permute(0, 3, 1, 2)
+            noise = noise.index_select(dim, places)
+        return noise.permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, stride={self.stride}"
