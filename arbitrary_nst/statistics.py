@@ -3,12 +3,15 @@
 Shapes: B batch, C channels, H x W positions, N = H * W.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+BAND = 2**17
+"""Numbers that a processor sums at once: as many as stay in its cache in float32."""
 
 
 def mean_std(
@@ -25,11 +28,26 @@ def mean_std(
 
 
 def _mean_std(features: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    features = features.to(torch.promote_types(features.dtype, torch.float32))
-    # Two plain means: torch.var_mean's single pass is ten times slower on channels-last memory.
-    mean = features.mean((2, 3), keepdim=True)
-    variance = (features - mean).square_().mean((2, 3), keepdim=True)
+    if features.is_cpu and not torch.compiler.is_compiling():
+        rows = max(1, BAND // max(1, features.shape[1] * features.shape[3]))
+        found = [_mean_variance(sample.split(rows, dim=2)) for sample in features.split(1)]
+    else:
+        found = [_mean_variance((features,))]
+    mean, variance = (torch.cat(values) for values in zip(*found, strict=True))
     return mean, variance.add_(eps).sqrt_()
+
+
+def _mean_variance(bands: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Of features in bands of rows. Two plain sums: torch.var_mean's one pass is slow on channels-last memory."""
+    precise = torch.promote_types(bands[0].dtype, torch.float32)
+    count = bands[0].shape[3] * sum(band.shape[2] for band in bands)
+    mean = _total(band.to(precise).sum((2, 3), keepdim=True) for band in bands) / count
+    squares = _total((band.to(precise) - mean).square_().sum((2, 3), keepdim=True) for band in bands)
+    return mean, squares / count
+
+
+def _total(parts: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(parts)).sum(0)
 
 
 class _MeanStd(torch.autograd.Function):

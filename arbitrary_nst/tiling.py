@@ -23,7 +23,7 @@ from arbitrary_nst.statistics import mean_std
 FEATHER = 8
 """Pixels by which a tile is painted beyond its own: twice as many, at every seam, fade from one tile to the next."""
 
-BAND = 2**18
+BAND = 2**22
 """Numbers whose mean and variance are taken at once."""
 
 Interval = tuple[int, int]
@@ -163,7 +163,7 @@ class RunningStatistics:
         self.squares: Any = 0.0
 
     def add(self, features: Float[Tensor, "1 C h w"]) -> None:
-        """Count a part in, each of its positions once; in bands that stay in the processor's cache."""
+        """Count a part in, each of its positions once; in bands small enough for sums in float32."""
         for band in features.split(max(1, BAND // (features.shape[1] * features.shape[3])), dim=2):
             mean, std = (values.flatten().double() for values in mean_std(band, eps=0.0))
             count = band.shape[2] * band.shape[3]
