@@ -11,6 +11,7 @@ the mean of the picture's deepest features, without losses.
 import statistics
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -79,17 +80,17 @@ def main(config: Config) -> None:
                 wandb="off",
             )
         )
-        steps = descend(run, Interruption())
-        batch = next(steps).parts[0]
-        times: dict[str, list[float]] = {"bare": [], "step": []}
-        for index in range(count):
-            for name, call in (("bare", lambda: bare_passes(run, batch)), ("step", lambda: next(steps))):
-                _synchronize(run.fabric.device)
-                start = time.perf_counter()
-                call()
-                _synchronize(run.fabric.device)
-                if index >= count - config.steps:
-                    times[name].append(1000 * (time.perf_counter() - start))
+        with closing(descend(run, Interruption())) as steps:  # and its workers
+            batch = next(steps).parts[0]
+            times: dict[str, list[float]] = {"bare": [], "step": []}
+            for index in range(count):
+                for name, call in (("bare", lambda: bare_passes(run, batch)), ("step", lambda: next(steps))):
+                    _synchronize(run.fabric.device)
+                    start = time.perf_counter()
+                    call()
+                    _synchronize(run.fabric.device)
+                    if index >= count - config.steps:
+                        times[name].append(1000 * (time.perf_counter() - start))
     medians = {name: statistics.median(values) for name, values in times.items()}
     ratio = medians["step"] / medians["bare"]
     print(f"{config}; {run.config.precision} on {run.fabric.device}; torch {torch.__version__}")
