@@ -23,9 +23,6 @@ from arbitrary_nst.statistics import mean_std
 FEATHER = 8
 """Pixels by which a tile is painted beyond its own: twice as many, at every seam, fade from one tile to the next."""
 
-BAND = 2**22
-"""Numbers whose mean and variance are taken at once."""
-
 Interval = tuple[int, int]
 """Begin and end along one side of a picture, the end not included."""
 
@@ -163,15 +160,14 @@ class RunningStatistics:
         self.squares: Any = 0.0
 
     def add(self, features: Float[Tensor, "1 C h w"]) -> None:
-        """Count a part in, each of its positions once; in bands small enough for sums in float32."""
-        for band in features.split(max(1, BAND // (features.shape[1] * features.shape[3])), dim=2):
-            mean, std = (values.flatten().double() for values in mean_std(band, eps=0.0))
-            count = band.shape[2] * band.shape[3]
-            total = self.count + count
-            apart = mean - self.mean
-            self.squares = self.squares + count * std.square() + apart.square() * (self.count * count / total)
-            self.mean = self.mean + apart * (count / total)
-            self.count = total
+        """Count a part in, each of its positions once."""
+        mean, std = (values.flatten().double() for values in mean_std(features, eps=0.0))
+        count = features.shape[2] * features.shape[3]
+        total = self.count + count
+        apart = mean - self.mean
+        self.squares = self.squares + count * std.square() + apart.square() * (self.count * count / total)
+        self.mean = self.mean + apart * (count / total)
+        self.count = total
 
     @property
     def statistics(self) -> Statistics:

@@ -1,3 +1,4 @@
+from copy import deepcopy
 from itertools import pairwise
 
 import pytest
@@ -41,7 +42,7 @@ def picture(height: int, width: int) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def stylizers(light_model):
     """Each model once, when it is first asked for; the norms of untrained tables are spread."""
-    made = {"light": Stylizer(twin(light_model), "cpu", "float32")}
+    made = {"light": Stylizer(deepcopy(light_model), "cpu", "float32")}
 
     def get(name):
         if name not in made:
@@ -169,7 +170,7 @@ def test_statistics_of_parts_are_those_of_the_whole(heights, width, offset):
 
 
 def test_statistics_are_exact_where_a_sum_in_float32_is_not(monkeypatch):
-    monkeypatch.setattr("arbitrary_nst.tiling.BAND", 1000)
+    monkeypatch.setattr("arbitrary_nst.statistics.BAND", 1000)
     features = 30 + torch.randn(1, 2, 200, 100)
     running = RunningStatistics()
     running.add(features)

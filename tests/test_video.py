@@ -1,7 +1,6 @@
 """A video keeps what is not its picture: every frame and its time, sound, rotation, shape of pixels, colours."""
 
 import gc
-import re
 import weakref
 from fractions import Fraction
 
@@ -154,9 +153,7 @@ def test_damaged_frames_are_left_out_counted_and_shown(video, tmp_path, capsys):
     assert 0 < decoded < 20
     assert video(clip) == 1
     assert len(frames_of(tmp_path / "out.mp4")) == decoded
-    told = re.search(r"in\.mp4: (\d+) damaged frames left out", capsys.readouterr().err)
-    assert told is not None
-    assert 20 - decoded - 1 <= int(told[1]) <= 20 - decoded  # with one thread the decoder swallows one in silence
+    assert f"{20 - decoded} damaged frames left out" in capsys.readouterr().err
 
 
 def frames_of_what_can_be_decoded(path):

@@ -29,7 +29,7 @@ from arbitrary_nst.models.blocks import (
 class JohnsonTransformer(nn.Module):
     """c9s1-32, d64, d128, five R128, u64, u32, c9s1-3 (Johnson et al. 2016, supplement), with instance norms.
 
-    Enlarged by repeating pixels before a ReflectionConv2d, as Dumoulin et al. 2017 do, where the supplement strides
+    Enlarged by repeating pixels before a convolution, as Dumoulin et al. 2017 do, where the supplement strides
     backwards; every convolution pads by reflection.
 
     Args:
