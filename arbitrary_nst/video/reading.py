@@ -3,7 +3,9 @@
 import glob
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ ANIMATIONS = (".gif", ".webp")
 
 COUNTER = re.compile(r"%0?\d*d")
 """The number in a pattern of file names, as in frame_%04d.png."""
+
+THREADS = 0
+"""Of decoding a video; 0: one a core."""
 
 
 def open_source(path: Path, rate: Fraction, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Source:
@@ -43,7 +48,8 @@ class VideoFile:
         self.path, self.damaged = path, 0
         with naming(path, _reading_failure), self._opened() as container:
             stream = _video_stream(container)
-            first = next(self._decoded(container, stream), None)
+            with closing(self._decoded()) as decoded:
+                first = next(decoded, None)
             if first is None:
                 raise ImageError("none of its frames can be decoded; get another copy of it")
             turn = first.rotation
@@ -68,9 +74,9 @@ class VideoFile:
         usual, step = 1 / self.footage.rate, self.footage.time_base
         upright, turned = self.footage.size, self.footage.quarter_turns % 2
         height, width = upright[::-1] if turned else upright
-        with naming(self.path, _reading_failure), self._opened() as container:
+        with naming(self.path, _reading_failure), closing(self._decoded()) as decoded:
             last = None
-            for frame in self._decoded(container, _video_stream(container)):
+            for frame in decoded:
                 time = (Fraction(0) if last is None else last + usual) if frame.pts is None else frame.pts * step
                 last = time if last is None else max(time, last + step)  # a player would not go back either
                 rgb = frame.to_ndarray(format="rgb24", height=height, width=width)  # which may change on the way
@@ -82,29 +88,53 @@ class VideoFile:
             raise ImageError("no such file; check the path")
         return pyav().open(str(self.path))
 
-    def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
-        """Frames as PyAV gives them; what cannot be decoded is counted and left out."""
-        stream.thread_type = "AUTO"
-        broken = pyav().error.FFmpegError
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except broken:  # the file breaks off
-                self.damaged += 1
-                packet = None
-            try:
-                frames = stream.decode(packet)
-            except broken:
-                self.damaged += 1
-                frames = []
-            for frame in frames:
+    def _decoded(self) -> Iterator[Any]:
+        """Frames as PyAV gives them; what cannot be decoded is counted and left out.
+
+        Several threads lose good frames beside a bad one. Where there is one, a single thread decodes once more.
+        """
+        given = 0
+        try:
+            for frame in self._decoded_by_threads():
+                yield frame
+                given += 1
+        except pyav().error.FFmpegError:
+            yield from islice(self._decoded_in_spite_of_damage(), given, None)
+
+    def _decoded_by_threads(self) -> Iterator[Any]:
+        with self._opened() as container:
+            stream = _video_stream(container)
+            stream.thread_type, stream.codec_context.thread_count = "AUTO", THREADS
+            for frame in container.decode(stream):
                 if frame.is_corrupt:
-                    self.damaged += 1
-                else:
-                    yield frame
-            if packet is None or packet.size == 0:
-                return
+                    raise pyav().error.InvalidDataError(0, "a corrupt frame", str(self.path))
+                yield frame
+
+    def _decoded_in_spite_of_damage(self) -> Iterator[Any]:
+        broken = pyav().error.FFmpegError
+        failures = sent = given = 0
+        with self._opened() as container:
+            stream = _video_stream(container)
+            stream.codec_context.thread_count = 1
+            packets, ended = container.demux(stream), False
+            while not ended:
+                try:
+                    packet = next(packets, None)
+                except broken:  # the file breaks off
+                    failures += 1
+                    packet = None
+                ended = packet is None or packet.size == 0
+                sent += not ended and not packet.is_discard
+                try:
+                    frames = stream.decode(packet)
+                except broken:
+                    failures += 1
+                    frames = []
+                for frame in frames:
+                    if not frame.is_corrupt:
+                        given += 1
+                        yield frame
+        self.damaged = max(failures, sent - given)  # decoders drop some without a word
 
 
 class Pictures:
