@@ -383,7 +383,7 @@ def _looks(
             failures.add(chosen[name] or Path(name), error)
     for path in masks:
         try:
-            stack.append(luminance(load_pixels(path, LARGEST_MASK, config.max_pixels or None)[None] / 255))
+            stack.append(load_mask(path, config))
         except Exception as error:
             failures.add(path, error)
     if len(stack) < len(masks):
@@ -403,6 +403,11 @@ def prepared_style(stylizer: Stylizer, name: str, path: Path | None, config: Sty
     if config.preserve_color == "covariance":
         return Style(name, painting=resize(painting, min(config.style_size, *painting.shape[2:])))
     return Style(name, stylizer.encode_style(painting, config.style_size, config.style_scale))
+
+
+def load_mask(path: Path, config: StylizeConfig) -> Float[Tensor, "1 1 H W"]:
+    """The brightness of a picture, 1 where it is white."""
+    return luminance(load_pixels(path, LARGEST_MASK, config.max_pixels or None)[None] / 255)
 
 
 def weighted_masks(masks: Sequence[Float[Tensor, "1 1 _ _"]], weights: Sequence[float]) -> Float[Tensor, "N 1 H W"]:

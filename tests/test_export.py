@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def small_model():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = StylePrediction(StyleNetwork(), LightTransformer(quarter=8, eighth=8, half=4, blocks=1)).eval()
+        model = StylePrediction(StyleNetwork(), LightTransformer(quarter=8, eighth=8, half=4, deep=1, fine=1)).eval()
         torch.nn.init.normal_(model.affine.weight, std=0.3)  # styles that differ
         return model
 

@@ -429,10 +429,10 @@ def starve(stylizer, monkeypatch, most: int, error: Exception) -> None:
     ],
 )
 def test_out_of_memory_goes_on_in_tiles_and_says_so(stylizer, error, monkeypatch, caplog):
-    content, code = torch.rand(1, 3, 400, 400), torch.randn(1, 100)
+    content, code = torch.rand(1, 3, 160, 800), torch.randn(1, 100)
     whole = stylizer(content, code)
     monkeypatch.setattr(stylizer_module, "DEFAULT_TILE", 256)
-    starve(stylizer, monkeypatch, 310 * 310, error)
+    starve(stylizer, monkeypatch, 160 * 400, error)
     with caplog.at_level(logging.WARNING):
         assert_close(stylizer(content, code), whole, atol=5e-4, rtol=0)
     assert [record.message.split("tiles of ")[1] for record in caplog.records] == [

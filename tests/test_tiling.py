@@ -248,7 +248,7 @@ def test_a_smaller_reach_would_not_do(stylizers):
     stylizer, content, code = stylizers("light"), picture(200, 400), torch.randn(1, 100)
     whole = stylizer(content, code)
     differences = []
-    for reach in (112, 56):
+    for reach in (152, 72):
         result = torch.empty_like(content)
         for top, left, part in paint_in_tiles(
             stylizer.model,

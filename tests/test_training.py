@@ -11,7 +11,7 @@ import torch
 from arbitrary_nst.data import open_pictures
 from arbitrary_nst.image import save_image
 from arbitrary_nst.models import MODELS, FixedStyles
-from arbitrary_nst.models.files import load_model, model_card
+from arbitrary_nst.models.files import load_model, model_card, save_model
 from arbitrary_nst.objectives import loss_network
 from arbitrary_nst.training import fit, loop
 from arbitrary_nst.training import run as building
@@ -215,6 +215,17 @@ def test_a_pretrained_backbone_learns_at_its_own_rate(config):
     backbone = sum(p.numel() for name, p in model.named_parameters() if name.startswith("predictor.backbone."))
     assert sum(p.numel() for p in slow["params"]) == backbone
     assert sum(p.numel() for p in full["params"]) == sum(p.numel() for p in model.parameters()) - backbone
+
+
+def test_a_new_predictor_learns_what_is_usual_among_the_paintings(config, tmp_path):
+    new: Any = building.prepare(config)
+    usual = new.model.predictor.embed[0].usual
+    assert usual.abs().max() > 0.1
+    assert torch.equal(new.average.predictor.embed[0].usual, usual)
+    usual.zero_()
+    save_model(new.model, "light", tmp_path / "init.safetensors")
+    begun: Any = building.prepare(replace(config, init=tmp_path / "init.safetensors", run_dir=tmp_path / "begun"))
+    assert not begun.model.predictor.embed[0].usual.any()
 
 
 def test_the_running_mean_forgets_its_start_and_then_decays_slowly():

@@ -27,7 +27,7 @@ from arbitrary_nst.models.blocks import (
     split_affines,
 )
 from arbitrary_nst.normalization import ConditionalInstanceNorm2d, Grain
-from arbitrary_nst.statistics import moments
+from arbitrary_nst.statistics import gram_matrix, mean_std, moments
 from arbitrary_nst.weights import timm_backbone
 
 EMBEDDING_SIZE = 100
@@ -36,6 +36,34 @@ EMBEDDING_SIZE = 100
 
 SMALLEST_PAINTING = 80
 """Pixels: smaller paintings are continued at their borders, since Inception-v3 has nothing to see in less."""
+
+LARGEST_CORRELATED = 40
+"""Channels: of more, too many pairs."""
+
+
+class Standardize(nn.Module):
+    """Numbers in units of their usual deviation from their usual value.
+
+    Both are measured once, by `measure`, and kept. What is learned from numbers of very different sizes, some of which
+    hardly vary, is learned slowly, and lower precision loses how they vary.
+    """
+
+    usual: Tensor
+    deviation: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("usual", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+
+    def measure(self, x: Float[Tensor, "B D"]) -> None:
+        """Take what is usual from examples, of which a single one has no deviations."""
+        if len(x) > 1:
+            deviation, self.usual = torch.std_mean(x, 0)
+            self.deviation = deviation.clamp_min(1e-2)
+
+    def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        return (x - self.usual) / (self.deviation + 1e-3)
 
 
 class StylePredictor(nn.Module):
@@ -47,8 +75,9 @@ class StylePredictor(nn.Module):
     Args:
         backbone: name of a timm model.
         stages: which of its feature stages to look at.
-        summary: "mean" over positions, as in the paper; or "moments", the deviations as well, and those of the
-            pixels themselves, which say more about texture and palette.
+        summary: "mean" over positions, as in the paper; or "statistics", the deviations as well, those of the pixels
+            themselves, and which channels go together (their correlations), where there are no more than
+            LARGEST_CORRELATED of them: more about palette and texture.
         hidden: width of a layer between summary and embedding; None for the paper's single linear map.
         pretrained: start from the backbone's ImageNet weights.
     """
@@ -60,7 +89,7 @@ class StylePredictor(nn.Module):
         self,
         backbone: str,
         stages: Sequence[int],
-        summary: Literal["mean", "moments"] = "mean",
+        summary: Literal["mean", "statistics"] = "mean",
         hidden: int | None = None,
         pretrained: bool = True,
     ) -> None:
@@ -69,27 +98,56 @@ class StylePredictor(nn.Module):
         if hasattr(self.backbone, "blocks"):  # timm's EfficientNets keep, and compute, what follows the last stage
             self.backbone.blocks = self.backbone.blocks[: self.backbone.feature_info.get_dicts()[-1]["stage"]]
         self.summary = summary
-        channels = sum(self.backbone.feature_info.channels())
-        features = channels if summary == "mean" else 2 * (channels + 3)
+        channels = self.backbone.feature_info.channels()
+        if summary == "statistics":
+            channels = [3, *channels]
+            correlated = [count for count in channels if count <= LARGEST_CORRELATED]
+            features = 2 * sum(channels) + sum(count * (count - 1) // 2 for count in correlated)
+        else:
+            features = sum(channels)
         preset = self.backbone.pretrained_cfg
         self.register_buffer("mean", torch.tensor(preset["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preset["std"]).view(1, 3, 1, 1), persistent=False)
         if hidden is None:
             self.embed = nn.Linear(features, EMBEDDING_SIZE)
         else:
-            self.embed = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, EMBEDDING_SIZE))
+            layers = nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, EMBEDDING_SIZE)
+            self.embed = nn.Sequential(Standardize(features), *layers)
 
     def train(self, mode: bool = True) -> "StylePredictor":
         super().train(mode)
         self.backbone.eval()
         return self
 
-    def forward(self, style: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
+    def summarize(self, style: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """What the embedding is computed from."""
         style = pad_to_multiple(style, 1, SMALLEST_PAINTING)
         maps = self.backbone((style - self.mean) / self.std)
         if self.summary == "mean":
-            return self.embed(torch.cat([features.mean((2, 3)) for features in maps], 1))
-        return self.embed(torch.cat([moments(features) for features in (style, *maps)], 1))
+            return torch.cat([features.mean((2, 3)) for features in maps], 1)
+        return torch.cat([statistics(features) for features in (style, *maps)], 1)
+
+    @torch.no_grad()
+    def measure(self, styles: Float[Tensor, "B 3 H W"]) -> None:
+        """Before training: learn what is usual among paintings."""
+        for module in self.modules():
+            if isinstance(module, Standardize):
+                module.measure(torch.cat([self.summarize(style) for style in styles.split(1)]))
+
+    def forward(self, style: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
+        return self.embed(self.summarize(style))
+
+
+def statistics(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+    """Means and deviations of the channels and, of up to LARGEST_CORRELATED, the correlation of every two."""
+    mean, std = mean_std(features, 1e-4)  # of flat channels, only noise goes together
+    numbers = [mean.flatten(1), std.flatten(1)]
+    channels = features.shape[1]
+    if channels <= LARGEST_CORRELATED:
+        above = torch.triu_indices(channels, channels, 1, device=features.device)
+        correlations = gram_matrix((features - mean) / std)
+        numbers.append(correlations[:, above[0], above[1]])
+    return torch.cat(numbers, 1)
 
 
 class StyleNetwork(nn.Module):
@@ -149,20 +207,20 @@ class LightTransformer(nn.Module):
     cheap and sees far, and the picture unfolds again in two steps. The last unfolding is followed by a fixed binomial
     filter, which lets no pattern of two pixels' period through: without it the network pleases the loss with a
     checkerboard of complementary colours. Grain keeps flat areas from being stamped with one mark over and over. About
-    33 k multiply-adds a pixel, counted by a test.
+    47 k multiply-adds a pixel, counted by a test.
     """
 
-    multiple, minimum, reach, bytes_per_pixel = 8, 16, 112, 128  # see `tiling.Grid`
+    multiple, minimum, reach, bytes_per_pixel = 8, 16, 152, 128  # see `tiling.Grid`
 
-    def __init__(self, quarter: int = 64, eighth: int = 128, half: int = 16, blocks: int = 5) -> None:
+    def __init__(self, quarter: int = 64, eighth: int = 128, half: int = 16, deep: int = 7, fine: int = 2) -> None:
         super().__init__()
         self.fold = ConditionalConv(3 * 16, quarter)
         self.down = ConditionalConv(quarter, eighth, stride=2)
         self.deep_grain = Grain(eighth, stride=8)
-        self.deep = nn.ModuleList(ResidualBlock(eighth) for _ in range(blocks))
+        self.deep = nn.ModuleList(ResidualBlock(eighth) for _ in range(deep))
         self.up = ConditionalConv(eighth, quarter, size=1)
         self.grain = Grain(quarter, stride=4)
-        self.refine = ResidualBlock(quarter)
+        self.fine = nn.ModuleList(ResidualBlock(quarter) for _ in range(fine))
         self.unfold_half = ReflectionConv2d(quarter, 4 * half)
         self.half_norm = ConditionalInstanceNorm2d(half)
         self.unfold_full = ReflectionConv2d(half, 4 * 3)
@@ -178,7 +236,8 @@ class LightTransformer(nn.Module):
         x = self.up(x, next(affine))  # bilinear: enlarged by repetition, each position stamps its own 8x8 pixels
         x = shallow + F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
         x = F.relu(self.grain(x, *next(affine)))
-        x = self.refine(x, next(affine), next(affine))
+        for block in self.fine:
+            x = block(x, next(affine), next(affine))
         x = F.relu(self.half_norm(F.pixel_shuffle(self.unfold_half(x), 2), *next(affine)))
         x = F.pixel_shuffle(self.unfold_full(x), 2).contiguous()  # three channels last are slow to normalize
         x = binomial_filter(x)
@@ -221,8 +280,8 @@ def paper(pretrained: bool = True) -> StylePrediction:
 
 
 def light(pretrained: bool = True) -> StylePrediction:
-    """Our default: moments of four EfficientNet-Lite0 stages and the light transformer network."""
-    predictor = StylePredictor("tf_efficientnet_lite0", [0, 1, 2, 3], "moments", hidden=256, pretrained=pretrained)
+    """Our default: statistics of four EfficientNet-Lite0 stages and the light transformer network."""
+    predictor = StylePredictor("tf_efficientnet_lite0", [0, 1, 2, 3], "statistics", hidden=384, pretrained=pretrained)
     return StylePrediction(predictor, LightTransformer())
 
 

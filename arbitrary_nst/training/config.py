@@ -169,11 +169,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "light": {
         "model": "light",
         "batch_size": 8,
-        "crop_size": 128,
-        "steps": 3500,
+        "crop_size": 192,
+        "steps": 14_000,
+        "learning_rate": 8e-4,
+        "backbone_rate": 0.3,
         "warmup_steps": 100,
-        "picture_size": 384,
-        "augmentation": Augmentation((1.5, 2.25), (1.25, 3.0), identity_share=0.03),
+        "picture_size": 432,
+        "augmentation": Augmentation((1.5, 2.25), (1.0, 2.25), identity_share=0.03),
     },
 }
 """Keyword arguments of `TrainConfig` for published set-ups (docs/papers.md) and for the model that ships."""

@@ -68,10 +68,10 @@ def split(
     return train_pairs, tuple(validation)
 
 
-def familiar(pairs: Pairs, like: Batch, count: int) -> Batch:
-    """Pairs of pictures that are trained on, cut as the held-out ones are, to compare with those."""
+def familiar(pairs: Pairs, side: int, count: int, augmentation: Augmentation | None = None) -> Batch:
+    """Pairs of pictures that are trained on, cut as the held-out ones are, or augmented as asked."""
     plain = Augmentation((1.0, 1.0), (1.0, 1.0), colour_share=0.0)
-    chosen = Pairs(_some(pairs.contents), _some(pairs.styles), like[0].shape[-1], pairs.seed, plain)
+    chosen = Pairs(_some(pairs.contents), _some(pairs.styles), side, pairs.seed, augmentation or plain)
     content, style, number, _ = default_collate([chosen[index] for index in range(count)])
     return content, style, number
 

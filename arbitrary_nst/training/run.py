@@ -11,6 +11,7 @@ from arbitrary_nst.data import Batch, Batches, Resumable, batches
 from arbitrary_nst.features import VGGFeatures
 from arbitrary_nst.metrics import feature_network
 from arbitrary_nst.models import FixedStyles
+from arbitrary_nst.models.style_prediction import StylePredictor
 from arbitrary_nst.objectives import loss_network
 from arbitrary_nst.provenance import versions
 from arbitrary_nst.training.checkpoints import Checkpoints, TrainingState
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 FAMILIAR_PAIRS = 16
 """Pairs of pictures that are trained on, at which validation looks too."""
+
+EXAMPLES = 64
+"""Paintings of which a new style predictor learns what is usual."""
 
 
 @dataclass
@@ -92,6 +96,9 @@ def prepare(config: TrainConfig) -> Run:
     model = starting_model(config, names)
     known = [model.style_names.index(name) for name in names] if isinstance(model, FixedStyles) else None
     pairs, held_out = split(contents, styles, config, known)
+    predictor = getattr(model, "predictor", None)
+    if isinstance(predictor, StylePredictor) and not (config.init or config.resume):
+        predictor.measure(familiar(pairs, config.crop_size, EXAMPLES, config.augmentation)[1])
     ema = AveragedModel(model, multi_avg_fn=running_mean(config.ema_decay), use_buffers=True)
     module, judge = TrainingModule(model.train(), loss_network(objective), objective), feature_network()
     averaged = TrainingModule(ema.module, module.features, objective).eval()
@@ -106,7 +113,7 @@ def prepare(config: TrainConfig) -> Run:
 
     sets = {"validation": held_out}
     if known is None:  # else nothing is held out
-        sets["familiar"] = familiar(pairs, held_out, min(FAMILIAR_PAIRS, config.validation_pairs))
+        sets["familiar"] = familiar(pairs, held_out[0].shape[-1], min(FAMILIAR_PAIRS, config.validation_pairs))
     first, last = (step * config.accumulate for step in (state.step, config.steps))
     sampler = Resumable(first, last, config.batch_size, fabric.global_rank, fabric.world_size)
     loader = batches(pairs, sampler, 0 if config.resident else config.workers)

@@ -2,7 +2,7 @@
 
 import glob
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
 from itertools import islice
@@ -88,7 +88,7 @@ class VideoFile:
             raise ImageError("no such file; check the path")
         return pyav().open(str(self.path))
 
-    def _decoded(self) -> Iterator[Any]:
+    def _decoded(self) -> Generator[Any, None, None]:
         """Frames as PyAV gives them; what cannot be decoded is counted and left out.
 
         Several threads lose good frames beside a bad one. Where there is one, a single thread decodes once more.
@@ -124,7 +124,7 @@ class VideoFile:
                     failures += 1
                     packet = None
                 ended = packet is None or packet.size == 0
-                sent += not ended and not packet.is_discard
+                sent += packet is not None and packet.size > 0 and not packet.is_discard
                 try:
                     frames = stream.decode(packet)
                 except broken:

@@ -11,19 +11,18 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from arbitrary_nst.batch import (
-    LARGEST_MASK,
     Look,
     Photo,
     Style,
     StylizeConfig,
     code_for,
+    load_mask,
     load_photo,
     paint,
     prepared_style,
     weighted_masks,
 )
-from arbitrary_nst.color import luminance
-from arbitrary_nst.image import load_pixels, save_image, save_pixels
+from arbitrary_nst.image import save_image, save_pixels
 from arbitrary_nst.style_command import synthetic_photo
 from arbitrary_nst.styles import GALLERY, StyleFileError, gallery, load_style
 from arbitrary_nst.stylizer import Precision, Stylizer
@@ -82,7 +81,7 @@ class Painter:
         decoded = self.photo(photo, config.content_size)
         like = photo if config.preserve_color == "covariance" else None
         codes = [Style(style.path.stem, self.code(style, seen, like)) for style in styles]
-        masks = [luminance(load_pixels(path, LARGEST_MASK)[None] / 255) for path in config.mask]
+        masks = [load_mask(path, config) for path in config.mask]
         look = Look(config.output.stem, codes, weighted_masks(masks, [1.0] * len(masks)) if masks else None)
         pixels = paint(self.stylizer, decoded, look, config)
         save_pixels(pixels, config.output, decoded.alpha, config.quality, decoded.exif)
