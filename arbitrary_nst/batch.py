@@ -3,7 +3,6 @@
 While one photo is painted the next is decoded and the results before are written, in threads of their own.
 """
 
-import math
 import os
 import sys
 import threading
@@ -13,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -21,7 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from arbitrary_nst.color import PreserveColor, luminance
+from arbitrary_nst.color import PreserveColor
 from arbitrary_nst.devices import keep_freed_memory
 from arbitrary_nst.image import (
     DEFAULT_MAX_PIXELS,
@@ -29,11 +28,11 @@ from arbitrary_nst.image import (
     load_exif,
     load_image,
     load_pixel_picture,
-    load_pixels,
     resize,
     resize_pixels,
     save_pixels,
 )
+from arbitrary_nst.masks import load_mask, weighted_masks
 from arbitrary_nst.models.files import model_file, model_options
 from arbitrary_nst.paths import SUFFIXES, Failures, ImageError, find_images, shown, unique_names
 from arbitrary_nst.processes import Terminated, own_device, own_share, terminable, wait_for_other_processes
@@ -45,9 +44,6 @@ OVERLAP_PIXELS = 2**25
 
 WRITERS = 2
 """Threads that write results, and how many of these wait at most."""
-
-LARGEST_MASK = 4096
-"""Short side in pixels: larger masks are shrunk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +114,14 @@ class StylizeConfig:
             raise ValueError(f"--quality {self.quality}: must be from 1 to 100")
         if self.max_pixels < 0:
             raise ValueError(f"--max-pixels {self.max_pixels}: must be positive, or 0 for no limit")
+
+    def paint_options(self) -> dict[str, Any]:
+        """What `Stylizer` is told of how to paint, beside the style."""
+        return {
+            "alpha": self.alpha,
+            "preserve_color": "luminance" if self.preserve_color == "luminance" else "none",  # covariance: see code_for
+            "tile": None if self.tile == "off" else self.tile,
+        }
 
 
 @dataclass(frozen=True)
@@ -307,14 +311,7 @@ def paint(stylizer: Stylizer, photo: Photo, look: Look, config: StylizeConfig) -
         code = torch.cat(codes)
     else:
         code = blend_codes(codes, config.style_weights) if config.style_weights else codes[0]
-    return stylizer.paint_pixels(
-        photo.pixels,
-        code,
-        config.alpha,
-        masks=look.masks,
-        preserve_color="luminance" if config.preserve_color == "luminance" else "none",
-        tile=None if config.tile == "off" else config.tile,
-    )
+    return stylizer.paint_pixels(photo.pixels, code, masks=look.masks, **config.paint_options())
 
 
 def code_for(stylizer: Stylizer, style: Style, photo: Photo, config: StylizeConfig) -> Float[Tensor, "1 D"]:
@@ -383,7 +380,7 @@ def _looks(
             failures.add(chosen[name] or Path(name), error)
     for path in masks:
         try:
-            stack.append(load_mask(path, config))
+            stack.append(load_mask(path, config.max_pixels or None))
         except Exception as error:
             failures.add(path, error)
     if len(stack) < len(masks):
@@ -403,20 +400,3 @@ def prepared_style(stylizer: Stylizer, name: str, path: Path | None, config: Sty
     if config.preserve_color == "covariance":
         return Style(name, painting=resize(painting, min(config.style_size, *painting.shape[2:])))
     return Style(name, stylizer.encode_style(painting, config.style_size, config.style_scale))
-
-
-def load_mask(path: Path, config: StylizeConfig) -> Float[Tensor, "1 1 H W"]:
-    """The brightness of a picture, 1 where it is white."""
-    return luminance(load_pixels(path, LARGEST_MASK, config.max_pixels or None)[None] / 255)
-
-
-def weighted_masks(masks: Sequence[Float[Tensor, "1 1 _ _"]], weights: Sequence[float]) -> Float[Tensor, "N 1 H W"]:
-    """Masks of any sizes in one, as large as the largest: where several lie on one another, `weights` divide the place.
-
-    At every point they sum to what they summed to before, but at most to 1.
-    """
-    height, width = max((mask.shape[2:] for mask in masks), key=math.prod)
-    stack = torch.cat([resize(mask, (height, width)) for mask in masks])
-    shares = stack * torch.tensor(weights).view(-1, 1, 1, 1)
-    total = shares.sum(0, keepdim=True)
-    return shares / total.where(total > 0, 1) * stack.sum(0, keepdim=True).clamp(max=1)

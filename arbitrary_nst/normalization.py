@@ -91,24 +91,30 @@ class Grain(nn.Module):
     Args:
         channels: of the features.
         stride: pixels from one position to the next.
+        spacing: positions from one drawn number to the next; between them it is interpolated (bicubic).
     """
 
     noise: Tensor
     origin: tuple[int, int] = (0, 0)
     initial_gamma = 0.0
 
-    def __init__(self, channels: int, stride: int, period: int = 512) -> None:
+    def __init__(self, channels: int, stride: int, period: int = 512, spacing: int = 1) -> None:
         super().__init__()
-        self.channels, self.stride = channels, stride
-        side = period // stride
-        noise = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(channels))
+        self.channels, self.stride, self.spacing = channels, stride, spacing
+        side, generator = period // stride // spacing, torch.Generator().manual_seed(channels + spacing - 1)
+        noise = torch.randn(1, channels, side, side, generator=generator)
+        if spacing > 1:
+            noise = F.interpolate(F.pad(noise, [2] * 4, mode="circular"), scale_factor=spacing, mode="bicubic")
+            noise = F.pad(noise, [-2 * spacing] * 4)
+            noise = (noise - noise.mean((2, 3), keepdim=True)) / noise.std((2, 3), keepdim=True)
         self.register_buffer("noise", noise, persistent=False)
 
     def forward(
         self, features: Float[Tensor, "B C H W"], gamma: Float[Tensor, "#B C"], beta: Float[Tensor, "#B C"]
     ) -> Float[Tensor, "B C H W"]:
         gamma, beta = gamma[:, :, None, None], beta[:, :, None, None]
-        if self.training:  # no gradient comes back through the places, one by one
+        fewer = not torch.compiler.is_compiling() and features[0, 0].numel() < self.noise[0, 0].numel()
+        if self.training or fewer:  # no gradient comes back through the places, one by one
             grain = torch.addcmul(beta, self._placed(self.noise, features), gamma).to(features.dtype)
         else:  # one period is less to scale
             grain = self._placed(torch.addcmul(beta, self.noise, gamma).to(features.dtype), features)
@@ -124,4 +130,4 @@ class Grain(nn.Module):
         return noise.permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, stride={self.stride}"
+        return f"{self.channels}, stride={self.stride}, spacing={self.spacing}"

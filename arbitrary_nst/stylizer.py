@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from arbitrary_nst.color import PreserveColor, match_covariance, with_colors_of
 from arbitrary_nst.devices import channels_last, chosen_device, fast_bfloat16, free_memory, out_of_memory
 from arbitrary_nst.image import resize, shrink_pixels
+from arbitrary_nst.masks import check_masks, is_covered, mask_shares
 from arbitrary_nst.models import FixedStyles, StyleModel
 from arbitrary_nst.models.files import load_model
 from arbitrary_nst.statistics import style_shares
@@ -41,14 +42,14 @@ SMALLEST_TILE = 64
 MEMORY_SHARE = 0.5
 """Of the free memory, how much a picture may take that is not cut."""
 
+KEPT_MEMORY = 4 * 2**30
+"""Bytes, at most, for the whole maps of a network's trunk, where a picture is cut into tiles."""
+
 ASSUMED_MEMORY = 4 * 2**30
 """Bytes that are taken to be free where the device does not say."""
 
 LARGE = 2**20
 """Pixels beyond which a picture that is not cut is painted with the exact statistics that tiles have."""
-
-OPAQUE = 1 - 1 / 512
-"""Masks that sum to this are taken to sum to 1: the rest is below half an 8-bit level."""
 
 NO_STRENGTH = "a model that knows only its own styles has no code of the photo to blend with; leave it at 1"
 
@@ -195,9 +196,9 @@ class Stylizer:
             ]
             return torch.cat(each)
 
-        def make(side: int | None) -> Float[Tensor, "B 3 H W"]:
+        def make(side: int | None, keep_trunk: bool) -> Float[Tensor, "B 3 H W"]:
             result = None
-            for top, left, part in self._parts(content, code, alpha, masks, preserve_color, side):
+            for top, left, part in self._parts(content, code, alpha, masks, preserve_color, side, keep_trunk):
                 if part.shape == content.shape:
                     return part
                 if result is None:
@@ -228,8 +229,8 @@ class Stylizer:
         self._check(pixels[None], code, alpha, masks, preserve_color, tile)
         result = torch.empty(*pixels.shape[1:], 3, dtype=torch.uint8).permute(2, 0, 1)
 
-        def make(side: int | None) -> UInt8[Tensor, "3 H W"]:
-            for top, left, part in self._parts(pixels, code, alpha, masks, preserve_color, side):
+        def make(side: int | None, keep_trunk: bool) -> UInt8[Tensor, "3 H W"]:
+            for top, left, part in self._parts(pixels, code, alpha, masks, preserve_color, side, keep_trunk):
                 result[:, top : top + part.shape[2], left : left + part.shape[3]] = part[0].mul(255).round_()
             return result
 
@@ -245,7 +246,9 @@ class Stylizer:
         tile: Tile,
     ) -> None:
         if masks is not None:
-            _check_masks(masks, content, code)
+            check_masks(masks, len(code))
+            if len(content) > 1:
+                raise ValueError(f"masks are for one photo, not {len(content)}: call once for each")
         counts = (1, len(content)) if masks is None else (len(masks),)
         if code.ndim != 2 or code.shape[1] != self.model.code_size or len(code) not in counts:
             raise ValueError(
@@ -279,22 +282,39 @@ class Stylizer:
         if tile != "auto" or self._network is None:
             return None if tile == "auto" else tile
         pixels = content.numel() // 3
-        free = free_memory(self.device)
-        most = MEMORY_SHARE * (ASSUMED_MEMORY if free is None else free)
-        return DEFAULT_TILE if pixels * int(self._network.bytes_per_pixel) > most else None  # type: ignore[arg-type]
+        return DEFAULT_TILE if pixels * int(self._network.bytes_per_pixel) > self._room() else None  # type: ignore[arg-type]
 
-    def _within_memory(self, content: Content, tile: Tile, make: Callable[[int | None], Result]) -> Result:
-        """What `make` makes with tiles of some side, which is lowered for as long as memory runs out."""
-        side = self._side(content, tile)
+    def _room(self) -> float:
+        """Bytes that a picture may take."""
+        free = free_memory(self.device)
+        return MEMORY_SHARE * (ASSUMED_MEMORY if free is None else free)
+
+    def _can_keep_trunk(self, content: Content) -> bool:
+        trunk = getattr(self._network, "trunk", None)
+        return trunk is not None and content.numel() // 3 * trunk.bytes_per_pixel <= min(self._room(), KEPT_MEMORY)
+
+    def _within_memory(self, content: Content, tile: Tile, make: Callable[[int | None, bool], Result]) -> Result:
+        """What `make` makes with as much memory as there is.
+
+        Where it runs out, the picture is cut, then the network's trunk too, then the tiles are halved.
+        """
+        side, keep_trunk = self._side(content, tile), self._can_keep_trunk(content)
         while True:
             try:
-                return make(side)
+                return make(side, keep_trunk)
             except Exception as error:
-                smaller = DEFAULT_TILE if side is None else side // 2
-                if not out_of_memory(error) or tile is None or self._network is None or smaller < SMALLEST_TILE:
+                if not out_of_memory(error) or tile is None or self._network is None:
                     raise
-                logger.warning("out of memory (%s): begun again in tiles of %d pixels", type(error).__name__, smaller)
-            side = smaller
+                reason = type(error).__name__
+                if side is None:
+                    side = DEFAULT_TILE
+                elif keep_trunk:
+                    keep_trunk = False
+                elif side // 2 < SMALLEST_TILE:
+                    raise
+                else:
+                    side //= 2
+            logger.warning("out of memory (%s): begun again in tiles of %d pixels", reason, side)
 
     # Painting
 
@@ -306,27 +326,28 @@ class Stylizer:
         masks: Tensor | None,
         preserve_color: PreserveColor,
         side: int | None,
+        keep_trunk: bool,
     ) -> Iterator[Part]:
         """The picture in parts; those of all styles are made in step and added up."""
         height, width = content.shape[-2:]
         codes = codes.to(self.device)
         mixed = masks is not None
         masks = None if masks is None else masks.to("cpu", torch.float32)
-        bare = masks is not None and bool((masks.sum(0) < OPAQUE).any())  # somewhere the photo's own look shows
+        bare = masks is not None and not is_covered(masks)  # somewhere the photo's own look shows
         own = None
         if alpha < 1 or (bare and not self.style_names):
             own = self.encode_style(_seen_whole(content))
         if alpha < 1:
             codes = blend_codes([own, codes], [1 - alpha, alpha])  # type: ignore[list-item]
-        looks = [self._look(content, code, side) for code in (codes.split(1) if mixed else [codes])]
+        looks = [self._look(content, code, side, keep_trunk) for code in (codes.split(1) if mixed else [codes])]
         if bare and own is not None:
-            looks.append(self._look(content, own, side))
+            looks.append(self._look(content, own, side, keep_trunk))
         for top, left, picture in looks[0]:
             picture = picture[:, :, : height - top, : width - left]
             extent = picture.shape[2:]
             rows, columns = (top, top + extent[0]), (left, left + extent[1])
             if masks is not None:
-                weights = _shares(masks, (height, width), rows, columns)
+                weights = mask_shares(masks, (height, width), rows, columns)
                 picture = picture * weights[0]
                 for look, weight in zip(looks[1:], weights[1:], strict=False):
                     picture.addcmul_(next(look)[2][:, :, : extent[0], : extent[1]], weight)
@@ -336,7 +357,7 @@ class Stylizer:
                 picture = with_colors_of(picture, _window(content, rows, columns).cpu().float())
             yield top, left, picture
 
-    def _look(self, content: Content, code: Tensor, side: int | None) -> Iterator[Part]:
+    def _look(self, content: Content, code: Tensor, side: int | None, keep_trunk: bool) -> Iterator[Part]:
         """The picture of one style, in parts."""
         read = partial(self._read, content)
         forward = partial(self._forward, code=code)
@@ -346,8 +367,9 @@ class Stylizer:
             model = exact(self.model) if size[0] * size[1] > LARGE else self.model  # type: ignore[arg-type]
             yield 0, 0, forward(model, read((0, size[0]), (0, size[1])))  # type: ignore[arg-type]
         else:
-            grid = Grid(network.multiple, network.minimum, network.reach)  # type: ignore[arg-type]
-            yield from paint_in_tiles(self.model, forward, read, size, side, grid)  # type: ignore[arg-type]
+            reach = network.reach_around_trunk if keep_trunk else network.reach
+            grid = Grid(network.multiple, network.minimum, reach)  # type: ignore[arg-type]
+            yield from paint_in_tiles(self.model, forward, read, size, side, grid, keep_trunk)  # type: ignore[arg-type]
 
     def _read(self, content: Content, rows: Interval, columns: Interval) -> Float[Tensor, "B 3 h w"]:
         return channels_last(_window(content, rows, columns), self.device)
@@ -356,7 +378,7 @@ class Stylizer:
         self, model: StyleModel, photo: Float[Tensor, "B 3 h w"], code: Float[Tensor, "#B D"]
     ) -> Float[Tensor, "B 3 h w"]:
         with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return model(photo, code).float().nan_to_num(0).clamp(0, 1).cpu()
+            return model(photo, code).float().nan_to_num(0).clamp_(0, 1).cpu()
 
 
 # Pictures that may be large
@@ -384,33 +406,6 @@ def _thinned(content: Content, pixels: int = 2**20) -> Float[Tensor, "B 3 h w"]:
     return thinned if thinned.ndim == 4 else thinned[None].float().div_(255)
 
 
-# Masks
-
-
-def _shares(
-    masks: Float[Tensor, "N 1 h w"], size: tuple[int, int], rows: Interval, columns: Interval
-) -> list[Float[Tensor, "1 1 H W"]]:
-    """What each style has in a part of a picture of this size; last, what is left for the photo."""
-    masks = _stretched(masks, size, rows, columns)
-    total = masks.sum(0, keepdim=True)
-    shares = masks / total.where(total >= OPAQUE, 1)
-    return [*shares.split(1), (1 - total).where(total < OPAQUE, 0)]
-
-
-def _stretched(
-    masks: Float[Tensor, "N 1 h w"], size: tuple[int, int], rows: Interval, columns: Interval
-) -> Float[Tensor, "N 1 H W"]:
-    """A part of masks that are interpolated to a size, without ever having all of it; pixel centres stay."""
-    for dim, length, (begin, end) in ((2, size[0], rows), (3, size[1], columns)):
-        extent = masks.shape[dim]
-        places = ((torch.arange(begin, end) + 0.5) * (extent / length) - 0.5).clamp(0, extent - 1)
-        before = places.long()
-        after = (before + 1).clamp(max=extent - 1)
-        weight = (places - before).view([-1 if index == dim else 1 for index in range(4)])
-        masks = torch.lerp(masks.index_select(dim, before), masks.index_select(dim, after), weight)
-    return masks
-
-
 # Checks
 
 
@@ -434,18 +429,3 @@ def _check_content(content: Content) -> Content:
             "load_pixel_picture gives them"
         )
     return content
-
-
-def _check_masks(masks: Tensor, content: Tensor, code: Tensor) -> None:
-    if masks.ndim != 4 or masks.shape[1] != 1 or not masks.is_floating_point() or masks.numel() == 0:
-        raise ValueError(
-            f"masks must be a float tensor of shape (N, 1, h, w), one for each style, not {masks.dtype} of shape "
-            f"{tuple(masks.shape)}"
-        )
-    if len(masks) != len(code):
-        raise ValueError(f"{len(code)} styles need as many masks, not {len(masks)}")
-    if len(content) > 1:
-        raise ValueError(f"masks are for one photo, not {len(content)}: call once for each")
-    low, high = masks.aminmax()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"masks must be in [0, 1], not from {low:g} to {high:g}")

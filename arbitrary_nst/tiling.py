@@ -3,6 +3,8 @@
 A tile needs two things that it does not have. What its border looks like to the network: it is read with as many pixels
 around it as the network reaches, which are cut away again. And the statistics that instance norms divide by, which are
 the whole picture's: they are measured norm by norm, each in one pass over all tiles, before the first tile is painted.
+Where the small maps of a network's trunk fit into memory, the trunk runs once, on the whole picture, and only what
+comes before and after it goes tile by tile.
 
 Shapes: C channels, H x W pixels of the whole picture, h x w of a part. Images are float RGB in [0, 1].
 """
@@ -207,30 +209,78 @@ def exact(model: nn.Module) -> nn.Module:
 
 
 class _Seen(Exception):
-    """The norm that is being measured has seen its features: nothing after it needs to be computed."""
+    """The layer that is watched has seen its features: nothing after it needs to be computed."""
 
 
-def _measure(
-    norm: nn.Module, passes: Iterable[tuple[Window, Window]], run: Callable[[Window], object]
-) -> RunningStatistics:
-    """The statistics of what a norm is given, over the cores of all tiles; `passes` are cores and what is read."""
-    whole = RunningStatistics()
+def _watch(
+    layer: nn.Module,
+    passes: Iterable[tuple[Window, Window]],
+    run: Callable[[Window], object],
+    see: Callable[..., None],
+) -> None:
+    """Show what a layer is given in the cores of all tiles; `passes` are cores and what is read.
+
+    Args:
+        see: is called within each run, with the core, the features there, and all else that the layer is given.
+    """
     for core, read in passes:
 
-        def see(module: nn.Module, inputs: tuple[Tensor, ...], core: Window = core, read: Window = read) -> None:
-            features = inputs[0]
+        def look(module: nn.Module, inputs: tuple[Any, ...], core: Window = core, read: Window = read) -> None:
+            features, *others = inputs
             scale = (read[0][1] - read[0][0]) // features.shape[2]
-            whole.add(features[:, :, within(core[0], read[0], scale), within(core[1], read[1], scale)])
+            see(core, features[:, :, within(core[0], read[0], scale), within(core[1], read[1], scale)], *others)
             raise _Seen
 
-        handle = norm.register_forward_pre_hook(see)
+        handle = layer.register_forward_pre_hook(look)
         try:
             run(read)
         except _Seen:
             pass
         finally:
             handle.remove()
-    return whole
+
+
+class Kept(nn.Module):
+    """In the place of a trunk: what it makes of the whole picture, of which a tile is given its part.
+
+    A trunk is the part of a network that works at 1 / `scale` of the resolution. Its `bytes_per_pixel` are what it
+    takes for each pixel of the picture, in the precision that takes more; measured and rounded up.
+
+    Args:
+        size: height and width of the picture.
+        tiles: how many it is gathered from.
+    """
+
+    origin: tuple[int, int] = (0, 0)
+    maps: Tensor
+
+    def __init__(self, trunk: nn.Module, size: tuple[int, int], tiles: int) -> None:
+        super().__init__()
+        self.trunk: Any = exact(trunk)
+        place(self.trunk, (0, 0))
+        self.size, self.missing = size, tiles
+
+    def gather(self, core: Window, features: Float[Tensor, "1 C h w"], *others: Any) -> None:
+        """Take what the trunk is given in the core of a tile; with the last one, run it."""
+        scale = self.trunk.scale
+        if not hasattr(self, "maps"):
+            shape = (1, features.shape[1], self.size[0] // scale, self.size[1] // scale)
+            self.maps = features.new_empty(shape).to(memory_format=torch.channels_last)
+        self.maps[:, :, within(core[0], (0, 0), scale), within(core[1], (0, 0), scale)] = features
+        self.missing -= 1
+        if not self.missing:
+            self.maps = self.trunk(self.maps, *others)
+
+    def forward(self, features: Float[Tensor, "1 C h w"], *others: Any) -> Float[Tensor, "1 D h w"]:
+        top, left = (begin // self.trunk.scale for begin in self.origin)
+        return self.maps[:, :, top : top + features.shape[2], left : left + features.shape[3]]
+
+
+def place(model: nn.Module, origin: tuple[int, int]) -> None:
+    """Say where in the picture a tile begins."""
+    for module in model.modules():
+        if isinstance(module, (Grain, Kept)):
+            module.origin = origin
 
 
 def paint_in_tiles(
@@ -240,6 +290,7 @@ def paint_in_tiles(
     size: tuple[int, int],
     tile: int,
     grid: Grid,
+    keep_trunk: bool = False,
 ) -> Iterator[Part]:
     """The picture that a model makes of a whole picture, in parts, top to bottom.
 
@@ -249,26 +300,42 @@ def paint_in_tiles(
         forward: how the model is called; its result is on the CPU.
         size: height and width of the picture. The parts go beyond, as far as the picture has to be continued.
         tile: side of a tile in pixels; what is read at once is larger by twice the network's reach.
+        keep_trunk: keep the maps of its `trunk` whole (`Kept`); norms in it cost nothing then, and the grid's reach is
+            that of the rest.
     """
     height, width = map(grid.padded, size)
     side = max(tile // grid.multiple, 1) * grid.multiple
     rows, columns = spans(height, side, grid.multiple), spans(width, side, grid.multiple)
+    cores = [(row.core, column.core) for row in rows for column in columns]
     model = twin(model)
-    grains = [module for module in model.modules() if isinstance(module, Grain)]
 
     def seen(row: Interval, column: Interval) -> Window:
         return widened(row, grid.reach, height), widened(column, grid.reach, width)
 
     def run(window: Window) -> Float[Tensor, "1 3 h w"]:
-        for grain in grains:
-            grain.origin = (window[0][0], window[1][0])
+        place(model, (window[0][0], window[1][0]))
         return forward(model, read(*window))
 
-    cores = [(row.core, column.core) for row in rows for column in columns]
-    for norm in norms(model):
-        passes = ((core, seen(*core)) for core in cores)
-        whole = _measure(norm, passes, run)
-        norm.statistics = whole.statistics  # type: ignore[assignment]
+    def watch(layer: nn.Module, see: Callable[..., None]) -> None:
+        _watch(layer, ((core, seen(*core)) for core in cores), run, see)
+
+    def measure(layers: Iterable[Any]) -> None:
+        for norm in layers:
+            whole = RunningStatistics()
+            watch(norm, lambda core, features, *others, whole=whole: whole.add(features))
+            norm.statistics = whole.statistics
+
+    unmeasured = norms(model)
+    if keep_trunk:
+        network: Any = next(module for module in model.modules() if hasattr(module, "trunk"))
+        inside = norms(network.trunk)
+        first = unmeasured.index(inside[0])
+        measure(unmeasured[:first])
+        unmeasured = unmeasured[first + len(inside) :]
+        kept = Kept(network.trunk, (height, width), len(cores))
+        watch(network.trunk, kept.gather)
+        network.trunk = kept
+    measure(unmeasured)
 
     def paint(row: Span, column: Span) -> Float[Tensor, "1 3 h w"]:
         window = seen(row.painted, column.painted)

@@ -12,7 +12,7 @@ import arbitrary_nst
 PACKAGE = Path(arbitrary_nst.__file__).parent
 LAYERS = (
     ("paths", "image", "color", "figures", "statistics", "weights", "devices", "processes", "provenance"),
-    ("normalization", "losses", "features"),
+    ("normalization", "losses", "features", "masks"),
     ("models", "data", "recipes", "tiling"),
     ("objectives", "gatys", "stylizer", "styles", "metrics"),
     (

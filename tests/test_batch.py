@@ -15,7 +15,6 @@ import torch
 from PIL import Image, ImageCms
 
 from arbitrary_nst import batch
-from arbitrary_nst.batch import weighted_masks
 from arbitrary_nst.image import load_exif, load_image, load_picture, resize, save_image
 from arbitrary_nst.stylizer import Stylizer, blend_codes
 
@@ -317,14 +316,6 @@ def test_weights_divide_the_place_where_masks_overlap(stylize, pictures, stylize
     assert stylize("--mask", everywhere, str(pictures / "again.png"), "--style-weights", "3", "1") == 0
     first, second = (stylizer(photo, stylizer.encode_style(painting)) for painting in paintings)
     assert_written(pictures / "out" / "lake_stylized_dots+waves.png", 0.75 * first + 0.25 * second, levels=1)
-
-
-def test_weighted_masks_keep_what_is_covered():
-    one, two = torch.tensor([[[[1.0, 1.0, 0.0, 0.5]]]]), torch.tensor([[[[1.0, 0.0, 0.0, 0.0]]]])
-    shares = weighted_masks([one, two], [3.0, 1.0])
-    assert torch.allclose(shares[:, 0, 0], torch.tensor([[0.75, 1, 0, 0.5], [0.25, 0, 0, 0]]))
-    assert weighted_masks([one, torch.ones(1, 1, 6, 8)], [1.0, 1.0]).shape == (2, 1, 6, 8)
-    assert not weighted_masks([one], [0.0]).any()
 
 
 def test_as_many_masks_as_styles(stylize, halves, capsys):

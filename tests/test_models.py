@@ -126,8 +126,8 @@ def test_paper_network_costs_about_150_thousand_multiply_adds_a_pixel(built):
     assert 140_000 < multiply_adds_per_pixel(built("paper"), side=64) < 160_000
 
 
-def test_light_network_costs_about_47_thousand_multiply_adds_a_pixel(light_model):
-    assert 47_000 < multiply_adds_per_pixel(light_model) < 48_000
+def test_light_network_costs_about_56_thousand_multiply_adds_a_pixel(light_model):
+    assert 56_000 < multiply_adds_per_pixel(light_model) < 57_000
 
 
 def test_light_model_in_half_precision_is_a_file_of_at_most_ten_megabytes(light_model, tmp_path):
@@ -303,14 +303,17 @@ def test_weights_of_another_shape_are_refused(light_model, tmp_path):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("border", [0, 1, 4])
-def test_without_gradients_borders_are_the_same_mirror_images(border, layout):
+@pytest.mark.parametrize("relu", [False, True])
+def test_without_gradients_borders_are_the_same_mirror_images(border, layout, relu):
     image = torch.randn(2, 3, 9, 5).to(memory_format=layout)
-    expected = F.pad(image, [border] * 4, mode="reflect") if border else image
+    before, kept = image.clone(), F.relu(image) if relu else image
+    expected = F.pad(kept, [border] * 4, mode="reflect") if border else kept
     with torch.inference_mode():
-        padded = pad_by_reflection(image, border)
+        padded = pad_by_reflection(image, border, relu)
     assert torch.equal(padded, expected)
     assert padded.is_contiguous(memory_format=layout)
-    assert torch.equal(pad_by_reflection(image, border), expected)
+    assert torch.equal(pad_by_reflection(image, border, relu), expected)
+    assert torch.equal(image, before)
 
 
 def test_binomial_filter_weights_neighbours_1_2_1_and_stops_what_alternates():

@@ -119,10 +119,24 @@ def test_grain_is_what_each_sample_asks_for_and_repeats_every_period():
     assert_close(noise[:, :, :8, :8], gamma[..., None, None] * grain.noise + beta[..., None, None])
     assert torch.equal(noise[:, :, 8:16], noise[:, :, :8])
     assert torch.equal(noise[..., 8:], noise[..., :4])
+    assert_close(grain(torch.zeros(2, 4, 7, 6), gamma, beta), noise[:, :, :7, :6])
 
 
-def test_a_part_has_the_grain_of_its_place():
-    grain, features = Grain(4, stride=4, period=32).eval(), torch.randn(1, 4, 20, 30)
+@pytest.mark.parametrize("spacing", [4, 8])
+def test_coarse_grain_is_smooth_across_the_seam_of_its_periods_too_and_as_strong(spacing):
+    noise = Grain(16, stride=8, spacing=spacing).noise
+    assert noise.shape == (1, 16, 64, 64)
+    assert_close(noise.var((2, 3), correction=0), torch.ones(1, 16), atol=1e-3, rtol=0)
+    assert noise.mean((2, 3)).abs().max() < 1e-5
+    for dim in (2, 3):
+        steps = (noise - noise.roll(1, dim)).abs().mean((0, 1, 5 - dim))
+        assert steps.max() < 4 / spacing
+        assert steps[0] < 1.5 * steps.mean()  # from the last position to the first
+
+
+@pytest.mark.parametrize("spacing", [1, 2])
+def test_a_part_has_the_grain_of_its_place(spacing):
+    grain, features = Grain(4, stride=4, period=32, spacing=spacing).eval(), torch.randn(1, 4, 20, 30)
     affine = torch.randn(1, 4), torch.randn(1, 4)
     whole = grain(features, *affine)
     grain.origin = (12, 40)

@@ -261,27 +261,6 @@ def test_the_own_look_of_a_model_of_own_styles_is_the_photo(fixed):
     assert torch.equal(painted[..., 30:], content[..., 30:])
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 40), st.integers(1, 40))
-def test_stretched_masks_are_interpolated_and_a_part_is_that_of_the_whole(height, width, rows, columns):
-    masks = torch.rand(2, 1, height, width)
-    whole = stylizer_module._stretched(masks, (rows, columns), (0, rows), (0, columns))
-    expected = nn.functional.interpolate(masks, (rows, columns), mode="bilinear", align_corners=False)
-    assert_close(whole, expected, atol=1e-5, rtol=0)
-    part = stylizer_module._stretched(masks, (rows, columns), (rows // 2, rows), (columns // 3, columns))
-    assert torch.equal(part, whole[:, :, rows // 2 :, columns // 3 :])
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
-def test_shares_are_one_together(styles, height, width, seed):
-    masks = torch.rand(styles, 1, height, width, generator=torch.Generator().manual_seed(seed))
-    shares = stylizer_module._shares(masks, (20, 30), (0, 20), (0, 30))
-    assert len(shares) == styles + 1
-    assert_close(sum(shares), torch.ones(1, 1, 20, 30))
-    assert min(float(share.min()) for share in shares) >= 0
-
-
 @pytest.mark.parametrize(
     ("masks", "said"),
     [
@@ -428,18 +407,32 @@ def starve(stylizer, monkeypatch, most: int, error: Exception) -> None:
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate"),
     ],
 )
-def test_out_of_memory_goes_on_in_tiles_and_says_so(stylizer, error, monkeypatch, caplog):
+def test_out_of_memory_goes_on_with_less_and_says_so(stylizer, error, monkeypatch, caplog):
+    """In tiles, with the network's trunk whole; without; in smaller tiles."""
+    tried = []
+
+    def make(side, keep_trunk):
+        tried.append((side, keep_trunk))
+        if side != 64:
+            raise error
+        return "done"
+
+    monkeypatch.setattr(stylizer_module, "DEFAULT_TILE", 256)
+    with caplog.at_level(logging.WARNING):
+        assert stylizer._within_memory(torch.rand(1, 3, 16, 16), "auto", make) == "done"
+    assert tried == [(None, True), (256, True), (256, False), (128, False), (64, False)]
+    sides = [record.message.split("tiles of ")[1] for record in caplog.records]
+    assert sides == ["256 pixels", "256 pixels", "128 pixels", "64 pixels"]
+
+
+def test_what_is_begun_again_is_the_same_picture(stylizer, monkeypatch, caplog):
     content, code = torch.rand(1, 3, 160, 800), torch.randn(1, 100)
     whole = stylizer(content, code)
     monkeypatch.setattr(stylizer_module, "DEFAULT_TILE", 256)
-    starve(stylizer, monkeypatch, 160 * 400, error)
+    starve(stylizer, monkeypatch, 160 * 400, torch.OutOfMemoryError("no more"))
     with caplog.at_level(logging.WARNING):
         assert_close(stylizer(content, code), whole, atol=5e-4, rtol=0)
-    assert [record.message.split("tiles of ")[1] for record in caplog.records] == [
-        "256 pixels",
-        "128 pixels",
-        "64 pixels",
-    ]
+    assert len(caplog.records) == 1
 
 
 def test_memory_that_never_suffices_and_other_errors_are_raised(stylizer, monkeypatch):

@@ -55,6 +55,14 @@ def stylizers(light_model):
     return get
 
 
+@pytest.fixture(params=[True, False], ids=["trunk kept", "trunk cut"])
+def keep_trunk(request, monkeypatch):
+    """Whether there is memory for the maps of a trunk."""
+    if not request.param:
+        monkeypatch.setattr("arbitrary_nst.stylizer.KEPT_MEMORY", 0)
+    return request.param
+
+
 # Geometry
 
 
@@ -179,7 +187,7 @@ def test_statistics_are_exact_where_a_sum_in_float32_is_not(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (135, 201), (320, 272), (1, 300)])
-def test_every_norm_counts_every_position_once(stylizers, size, monkeypatch):
+def test_every_norm_counts_every_position_once(stylizers, size, monkeypatch, keep_trunk):
     """Its statistics are those that it sees in the whole picture, continued to a multiple of 8."""
     made = []
 
@@ -195,7 +203,7 @@ def test_every_norm_counts_every_position_once(stylizers, size, monkeypatch):
     for norm in norms(whole):
         norm.register_forward_pre_hook(lambda norm, inputs: seen.append(inputs[0]))
     whole(content, code)
-    stylizer(content, code, tile=96)
+    stylizer(content, code, tile=160)
     assert [running.count for running in made] == [features[0, 0].numel() for features in seen]
     for running, features in zip(made, seen, strict=True):
         assert_close(running.statistics[0], features.mean((0, 2, 3)), atol=1e-4, rtol=1e-4)
@@ -221,21 +229,26 @@ def test_a_large_channel_is_normalized_exactly():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "tile"),
+    ("name", "size", "tile", "keep_trunk"),
     [
-        ("light", (320, 272), 160),
-        ("light", (231, 303), 160),
-        ("light", (40, 300), 80),
-        ("light", (7, 5), 64),
-        ("paper", (48, 321), 96),
-        ("single-style", (321, 48), 96),
-        ("multi-style", (48, 321), 96),
-        ("normalization-network", (40, 300), 96),
-        ("adain", (48, 321), 96),
-        ("adain-vgg19", (321, 48), 96),
+        ("light", (320, 272), 160, True),
+        ("light", (320, 272), 160, False),
+        ("light", (231, 303), 160, True),
+        ("light", (231, 303), 160, False),
+        ("light", (40, 300), 64, True),
+        ("light", (40, 300), 80, False),
+        ("light", (7, 5), 64, True),
+        ("light", (7, 5), 64, False),
+        ("normalization-network", (40, 300), 96, True),
+        ("paper", (48, 321), 96, False),
+        ("single-style", (321, 48), 96, False),
+        ("multi-style", (48, 321), 96, False),
+        ("adain", (48, 321), 96, False),
+        ("adain-vgg19", (321, 48), 96, False),
     ],
+    indirect=["keep_trunk"],
 )
-def test_tiles_make_the_picture_that_the_whole_makes(stylizers, name, size, tile):
+def test_tiles_make_the_picture_that_the_whole_makes(stylizers, name, size, tile, keep_trunk):
     stylizer, content = stylizers(name), picture(*size)
     code = torch.rand(1, stylizer.model.code_size)
     whole = stylizer(content, code, tile=None)
@@ -243,20 +256,22 @@ def test_tiles_make_the_picture_that_the_whole_makes(stylizers, name, size, tile
     assert (whole - content).abs().mean() > 1e-2
 
 
-def test_a_smaller_reach_would_not_do(stylizers):
+@pytest.mark.parametrize(("keep_trunk", "reaches"), [(True, (40, 16)), (False, (184, 72))], indirect=["keep_trunk"])
+def test_a_smaller_reach_would_not_do(stylizers, keep_trunk, reaches):
     """The tiles would differ from the whole: the comparison above sees a seam."""
     stylizer, content, code = stylizers("light"), picture(200, 400), torch.randn(1, 100)
     whole = stylizer(content, code)
     differences = []
-    for reach in (152, 72):
+    for reach in reaches:
         result = torch.empty_like(content)
         for top, left, part in paint_in_tiles(
             stylizer.model,
             lambda model, photo: model(photo, code),
             lambda rows, columns: content[:, :, slice(*rows), slice(*columns)],
             (200, 400),
-            128,
+            200,
             Grid(8, 16, reach),
+            keep_trunk,
         ):
             result[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
         differences.append(float((result - whole).detach().abs().max()))

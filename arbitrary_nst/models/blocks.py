@@ -43,26 +43,29 @@ def paint(transformer: Any, content: Float[Tensor, "B 3 H W"], affines: Sequence
 
 
 class ReflectionConv2d(nn.Conv2d):
-    """A convolution that keeps the extent (up to its stride): the picture is continued by its mirror image."""
+    """A convolution that keeps the extent (up to its stride): the picture is continued by its mirror image.
+
+    With `relu` it is one of the rectified input.
+    """
 
     def __init__(self, channels: int, filters: int, size: int = 3, stride: int = 1, bias: bool = False) -> None:
         super().__init__(channels, filters, size, stride, bias=bias)
         self.border = size // 2
 
-    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        return super().forward(pad_by_reflection(input, self.border))
+    def forward(self, input: Float[Tensor, "B C H W"], relu: bool = False) -> Float[Tensor, "B D h w"]:
+        return super().forward(pad_by_reflection(input, self.border, relu))
 
 
 class ConditionalConv(nn.Module):
-    """Convolution and conditional instance norm, in that order; the activation is the caller's."""
+    """Convolution, of the rectified input where `relu` says so, and conditional instance norm, in that order."""
 
     def __init__(self, channels: int, filters: int, size: int = 3, stride: int = 1, bias: bool = False) -> None:
         super().__init__()
         self.conv = ReflectionConv2d(channels, filters, size, stride, bias)
         self.norm = ConditionalInstanceNorm2d(filters)
 
-    def forward(self, x: Float[Tensor, "B C H W"], affine: Affine) -> Float[Tensor, "B D h w"]:
-        return self.norm(self.conv(x), *affine)
+    def forward(self, x: Float[Tensor, "B C H W"], affine: Affine, relu: bool = False) -> Float[Tensor, "B D h w"]:
+        return self.norm(self.conv(x, relu), *affine)
 
 
 class ResidualBlock(nn.Module):
@@ -74,24 +77,32 @@ class ResidualBlock(nn.Module):
         self.second = ConditionalConv(channels, channels, bias=bias)
 
     def forward(self, x: Float[Tensor, "B C H W"], first: Affine, second: Affine) -> Float[Tensor, "B C H W"]:
-        return x + self.second(F.relu(self.first(x, first)), second)
+        return self.second(self.first(x, first), second, relu=True).add_(x)
 
 
-def pad_by_reflection(image: Float[Tensor, "B C H W"], border: int) -> Float[Tensor, "B C h w"]:
-    """The image continued by its mirror image on all four sides, which must be longer than the border."""
-    if not border:
-        return image
-    if torch.is_grad_enabled() or not image.is_cpu or torch.compiler.is_compiling():
-        return F.pad(image, [border] * 4, mode="reflect")
-    # On processors torch's own is slow in channels-last memory, and computes in float32 under autocast.
+def pad_by_reflection(image: Float[Tensor, "B C H W"], border: int, relu: bool = False) -> Float[Tensor, "B C h w"]:
+    """The image, or with `relu` what of it is above 0, continued by its mirror image on all four sides.
+
+    These must be longer than the border.
+    """
+    if not border or torch.is_grad_enabled() or not image.is_cpu or torch.compiler.is_compiling():
+        image = F.relu(image) if relu else image
+        return F.pad(image, [border] * 4, mode="reflect") if border else image
+    # On processors torch's own is slow in channels-last memory, and computes in float32 under autocast. Rectifying on
+    # the way saves a pass over the memory.
     batch, channels, height, width = image.shape
     size = (batch, channels, height + 2 * border, width + 2 * border)
     layout = torch.channels_last if image.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     padded = torch.empty(size, dtype=image.dtype, memory_format=layout)
-    padded[:, :, border:-border, border:-border] = image
+    inner = padded[:, :, border:-border, border:-border]
+    if relu:
+        torch.clamp_min(image, 0, out=inner)
+    else:
+        inner.copy_(image)
+    rows = padded[:, :, border:-border]
     for inside in range(1, border + 1):
-        padded[:, :, border:-border, border - inside] = image[..., inside]
-        padded[:, :, border:-border, inside - border - 1] = image[..., -1 - inside]
+        rows[..., border - inside] = inner[..., inside]
+        rows[..., inside - border - 1] = inner[..., -1 - inside]
     for inside in range(1, border + 1):
         padded[:, :, border - inside] = padded[:, :, border + inside]
         padded[:, :, inside - border - 1] = padded[:, :, -1 - border - inside]
@@ -101,8 +112,8 @@ def pad_by_reflection(image: Float[Tensor, "B C H W"], border: int) -> Float[Ten
 def binomial_filter(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
     """Each channel weighted 1 2 1 down and across: a mean that is zero for whatever alternates from pixel to pixel."""
     padded = pad_by_reflection(image, 1)
-    down = torch.add(padded[:, :, :-2] + padded[:, :, 2:], padded[:, :, 1:-1], alpha=2)
-    return torch.add(down[..., :-2] + down[..., 2:], down[..., 1:-1], alpha=2) / 16
+    down = (padded[:, :, :-2] + padded[:, :, 2:]).add_(padded[:, :, 1:-1], alpha=2)
+    return (down[..., :-2] + down[..., 2:]).add_(down[..., 1:-1], alpha=2).div_(16)
 
 
 def pad_to_multiple(image: Float[Tensor, "B C H W"], multiple: int, minimum: int) -> Float[Tensor, "B C h w"]:

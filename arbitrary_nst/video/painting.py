@@ -58,14 +58,7 @@ class Painter:
         """Frames of one size as the network paints them, 0 to 255."""
         pixels = [torch.from_numpy(frame.rgb).permute(2, 0, 1) for frame in frames]
         codes = torch.cat([self._code_for(frame, seen) for frame, seen in zip(frames, pixels, strict=True)])
-        config = self._config
-        painted = self._stylizer(
-            torch.stack(pixels).float().div_(255),
-            codes,
-            config.alpha,
-            preserve_color="luminance" if config.preserve_color == "luminance" else "none",
-            tile=None if config.tile == "off" else config.tile,
-        )
+        painted = self._stylizer(torch.stack(pixels).float().div_(255), codes, **self._config.paint_options())
         return [picture.permute(1, 2, 0).mul(255).contiguous().numpy() for picture in painted]
 
     def _code_for(self, frame: Frame, pixels: Tensor) -> Float[Tensor, "1 D"]:

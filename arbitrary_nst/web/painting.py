@@ -16,13 +16,12 @@ from arbitrary_nst.batch import (
     Style,
     StylizeConfig,
     code_for,
-    load_mask,
     load_photo,
     paint,
     prepared_style,
-    weighted_masks,
 )
 from arbitrary_nst.image import save_image, save_pixels
+from arbitrary_nst.masks import load_mask, weighted_masks
 from arbitrary_nst.style_command import synthetic_photo
 from arbitrary_nst.styles import GALLERY, StyleFileError, gallery, load_style
 from arbitrary_nst.stylizer import Precision, Stylizer
@@ -81,7 +80,7 @@ class Painter:
         decoded = self.photo(photo, config.content_size)
         like = photo if config.preserve_color == "covariance" else None
         codes = [Style(style.path.stem, self.code(style, seen, like)) for style in styles]
-        masks = [load_mask(path, config) for path in config.mask]
+        masks = [load_mask(path, config.max_pixels or None) for path in config.mask]
         look = Look(config.output.stem, codes, weighted_masks(masks, [1.0] * len(masks)) if masks else None)
         pixels = paint(self.stylizer, decoded, look, config)
         save_pixels(pixels, config.output, decoded.alpha, config.quality, decoded.exif)
