@@ -29,7 +29,7 @@ def config(tmp_path, monkeypatch):
 
 
 def test_a_run_lowers_its_loss_and_writes_what_it_promises(config):
-    path = fit(replace(config, steps=25, validate_every=25, save_every=25, learning_rate=3e-3))
+    path = fit(replace(config, steps=25, validate_every=25, save_every=25, learning_rate=3e-4))
     losses = [float(row["loss"]) for row in rows(config.run_dir / "train.csv")]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
     assert len(losses) == 25
