@@ -114,7 +114,7 @@ class Grain(nn.Module):
     ) -> Float[Tensor, "B C H W"]:
         gamma, beta = gamma[:, :, None, None], beta[:, :, None, None]
         fewer = not torch.compiler.is_compiling() and features[0, 0].numel() < self.noise[0, 0].numel()
-        if self.training or fewer:  # no gradient comes back through the places, one by one
+        if self.training or fewer:  # less to scale than a period; no gradient comes back through the places, one by one
             grain = torch.addcmul(beta, self._placed(self.noise, features), gamma).to(features.dtype)
         else:  # one period is less to scale
             grain = self._placed(torch.addcmul(beta, self.noise, gamma).to(features.dtype), features)

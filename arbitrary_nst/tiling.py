@@ -43,7 +43,8 @@ class Grid:
     """What a network asks of whoever cuts its pictures into tiles; it has these as attributes.
 
     Besides, it has `bytes_per_pixel`: what one pass over a picture that is not cut takes on the processor, the picture
-    apart, in the precision that takes more; measured at 1024 x 1024 and rounded up.
+    apart, in the precision that takes more; measured at 1024 x 1024 and rounded up. One that has a `trunk` (`Kept`)
+    has `reach_around_trunk` too: the reach of all that is not in the trunk.
 
     Args:
         multiple: of which the sides of what it is given must be multiples; tiles begin and end at such places, so that
