@@ -2,7 +2,7 @@
 
 import sys
 
-from arbitrary_nst.cli import main
+from arbitrary_nst.__main__ import run
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    sys.exit(run(["train", *sys.argv[1:]]))

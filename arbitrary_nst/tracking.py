@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from arbitrary_nst.image import save_image
-from arbitrary_nst.paths import ImageError, written_whole
+from arbitrary_nst.runtime.files import ImageError, atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,10 @@ class Tracker:
     Args:
         run_dir: the run's folder; the W&B run's id is kept there, so that a resumed run goes on in the same one.
         config: everything that the run was started with.
-        mode: "auto" is online where the user is logged in and offline otherwise; offline too where no server answers.
+        mode: "auto" is what the environment says (WANDB_MODE, WANDB_DISABLED), and where it says nothing online where
+            the user is logged in and offline otherwise; offline too where no server answers.
+        project: of W&B; None: WANDB_PROJECT, or "arbitrary_nst" where it says nothing. The run is called as its folder
+            is, unless WANDB_NAME says otherwise.
         step: where the run goes on: rows of later steps, which will be taken again, are removed. None: all are kept.
         silent: record nothing, as all processes of a run do but one.
     """
@@ -39,7 +43,7 @@ class Tracker:
         run_dir: Path,
         config: dict[str, Any],
         mode: WandbMode = "auto",
-        project: str = "arbitrary_nst",
+        project: str | None = None,
         step: int | None = None,
         silent: bool = False,
     ) -> None:
@@ -49,7 +53,9 @@ class Tracker:
         run_dir.mkdir(parents=True, exist_ok=True)
         if step is not None:
             self.keep(lambda: _forget_after(step, run_dir))
+        mode = _chosen_mode(mode)
         if mode != "off":
+            project = project or os.environ.get("WANDB_PROJECT") or "arbitrary_nst"
             self._wandb = _start_wandb(run_dir, config, mode, project)
 
     def scalars(self, step: int, values: dict[str, float], section: str = "train") -> None:
@@ -143,10 +149,20 @@ def _forget_after(step: int, run_dir: Path) -> None:
         if not rows:
             path.unlink()
             continue
-        with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _chosen_mode(mode: WandbMode) -> WandbMode:
+    """The mode that is asked for, or where that is open the environment's, as the wandb library reads it."""
+    if mode != "auto":
+        return mode
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):
+        return "off"
+    modes: dict[str, WandbMode] = {"disabled": "off", "offline": "offline", "dryrun": "offline", "online": "online"}
+    return modes.get(os.environ.get("WANDB_MODE", "").lower(), "auto")
 
 
 def _start_wandb(
@@ -167,6 +183,7 @@ def _start_wandb(
                 identity.write_text(uuid.uuid4().hex[:8])
             run = wandb.init(
                 project=project,
+                name=os.environ.get("WANDB_NAME") or run_dir.resolve().name,
                 dir=str(run_dir),
                 id=identity.read_text(),
                 resume="allow",

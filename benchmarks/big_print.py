@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 import tyro
 
-from arbitrary_nst.features import pink_noise
 from arbitrary_nst.image import load_image, load_pixel_picture, save_pixels
-from arbitrary_nst.stylizer import Precision, Stylizer
+from arbitrary_nst.nn.features import pink_noise
+from arbitrary_nst.stylization.options import Precision
+from arbitrary_nst.stylization.stylizer import Stylizer
 
 STYLE = Path(__file__).resolve().parents[1] / "examples" / "styles" / "stained_glass.jpg"
 

@@ -19,14 +19,14 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from arbitrary_nst.data import Pairs, PictureCollection, PictureStream, Resumable, batches
+from arbitrary_nst.commands.prepare import PrepareConfig, prepare
+from arbitrary_nst.data import ImageDataset, ImageStream, PairDataset, Resumable, batches
 from arbitrary_nst.data.sources import find_pictures
-from arbitrary_nst.devices import channels_last, keep_freed_memory
 from arbitrary_nst.image import save_image
 from arbitrary_nst.models import MODELS
-from arbitrary_nst.objectives import OBJECTIVES, loss_network
-from arbitrary_nst.preparation import PrepareConfig, prepare
+from arbitrary_nst.runtime.devices import channels_last, keep_freed_memory
 from arbitrary_nst.training.networks import TrainingModule
+from arbitrary_nst.training.objectives import OBJECTIVES, loss_network
 
 SIZE, CROP, SHARDS = 512, 256, 8
 
@@ -56,11 +56,11 @@ def main(config: Config) -> None:
         make_pictures(folder, config.pictures)
         prepare(PrepareConfig(sources=(folder,), output=shards, shard_size=-(-config.pictures // SHARDS)))
         ways = {
-            "folder, decoded each time": lambda: PictureCollection(find_pictures([folder]), SIZE, memory=0),
-            "shards, decoded each time": lambda: PictureCollection(find_pictures([shards]), SIZE, memory=0),
-            "stream": lambda: PictureStream([f"pipe:cat {path}" for path in sorted(shards.glob("*.tar"))], SIZE),
-            "kept in memory": lambda: PictureCollection(find_pictures([folder]), SIZE),
-            f"kept on {device}": lambda: PictureCollection(find_pictures([folder]), SIZE, device=device),
+            "folder, decoded each time": lambda: ImageDataset(find_pictures([folder]), SIZE, memory=0),
+            "shards, decoded each time": lambda: ImageDataset(find_pictures([shards]), SIZE, memory=0),
+            "stream": lambda: ImageStream([f"pipe:cat {path}" for path in sorted(shards.glob("*.tar"))], SIZE),
+            "kept in memory": lambda: ImageDataset(find_pictures([folder]), SIZE),
+            f"kept on {device}": lambda: ImageDataset(find_pictures([folder]), SIZE, device=device),
         }
         print(f"{'pairs a second, by workers':28}", *(f"{workers:8}" for workers in config.workers), "  processor ms")
         for way, make in ways.items():
@@ -84,7 +84,7 @@ def make_pictures(folder: Path, count: int) -> None:
 
 def loaded(pictures: Any, workers: int, config: Config) -> Iterator[Any]:
     """Batches, the first of them waited for."""
-    pairs = Pairs(pictures, pictures, CROP)
+    pairs = PairDataset(pictures, pictures, CROP)
     warm = max(1, config.steps // 4)
     loader = iter(batches(pairs, Resumable(0, config.steps + warm, config.batch_size), workers))
     list(islice(loader, warm))

@@ -2,21 +2,21 @@
 
     python benchmarks/optimization_step.py [--sizes 256 512] [--preset gatys2016] [--steps 40] [--precision float32]
 
-Both are timed in turn in one run; the medians and their ratio are printed. The bare pass goes from pixels to the
-deepest layer and back, without losses, with the gradient of that layer's mean.
+The preset runs at one size only. Both are timed in turn in one run; the medians and their ratio are printed. The bare
+pass goes from pixels to the deepest layer and back, without losses, with the gradient of that layer's mean.
 """
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 import tyro
 
-from arbitrary_nst.devices import keep_freed_memory
-from arbitrary_nst.gatys import feature_network, optimize
-from arbitrary_nst.recipes import PRESETS
+from arbitrary_nst.optimization.gatys import feature_network, optimize
+from arbitrary_nst.optimization.presets import PRESETS
+from arbitrary_nst.runtime.devices import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Config:
 def main(config: Config) -> None:
     keep_freed_memory()  # as the command does
     torch.set_num_threads(config.threads)
-    recipe = PRESETS[config.preset]
-    features = feature_network(recipe, pretrained=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    settings = replace(PRESETS[config.preset], coarsest=0, scales=(1.0,), split=False)
+    features = feature_network(settings, pretrained=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     print(f"{config}; torch {torch.__version__}")
     for size in config.sizes:
         generator = torch.Generator().manual_seed(0)
         content, style = (torch.rand(1, 3, size, size, generator=generator) for _ in range(2))
-        iterates = optimize(content, [style], recipe, device="cpu", precision=config.precision, features=features)
+        iterates = optimize(content, [style], settings, device="cpu", precision=config.precision, features=features)
 
         def bare(image=content) -> None:
             pixels = image.to(memory_format=torch.channels_last).requires_grad_()

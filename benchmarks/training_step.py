@@ -3,7 +3,7 @@
     python benchmarks/training_step.py [--model light] [--crop-size 256] [--batch-size 8] [--steps 30] [--device auto]
 
 Both are timed in turn in one run; the medians and their ratio are printed. A step is the one that `train` takes: its
-batch is waited for, losses, clipping, optimizer and running mean are in it. The bare passes are, on a batch that lies
+batch is waited for, losses, clipping, optimizer and EMA are in it. The bare passes are, on a batch that lies
 ready: the model from painting and photo to picture, the feature network on photo, painting and picture, and back from
 the mean of the picture's deepest features, without losses.
 """
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from arbitrary_nst.devices import keep_freed_memory
+from arbitrary_nst.runtime.devices import keep_freed_memory
 from arbitrary_nst.training import TrainConfig
 from arbitrary_nst.training.interruption import Interruption
 from arbitrary_nst.training.loop import descend
@@ -76,12 +76,12 @@ def main(config: Config) -> None:
                 precision=config.precision,
                 workers=config.workers,
                 validation_pairs=1,
-                explosion=1e9,
+                max_grad_ratio=1e9,
                 wandb="off",
             )
         )
         with closing(descend(run, Interruption())) as steps:  # and its workers
-            batch = next(steps).parts[0]
+            batch = next(steps).micro_batches[0]
             times: dict[str, list[float]] = {"bare": [], "step": []}
             for index in range(count):
                 for name, call in (("bare", lambda: bare_passes(run, batch)), ("step", lambda: next(steps))):

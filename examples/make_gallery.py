@@ -12,8 +12,8 @@ import csv
 from pathlib import Path
 
 from arbitrary_nst import Stylizer, load_image
-from arbitrary_nst.models.files import model_identity
-from arbitrary_nst.styles import GALLERY_FILE, SavedStyle, save_gallery
+from arbitrary_nst.models.serialization import model_identity
+from arbitrary_nst.stylization.style_files import GALLERY_FILE, SavedStyle, save_gallery
 
 HERE = Path(__file__).resolve().parent
 
@@ -28,8 +28,8 @@ def main() -> None:
     with options.list.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             code = stylizer.encode_style(load_image(options.paintings / row["file"]))
-            told = {key: row[key] for key in ("title", "artist", "year")}
-            styles.append(SavedStyle(row["name"], code, identity, told))
+            provenance = {key: row[key] for key in ("title", "artist", "year")}
+            styles.append(SavedStyle(row["name"], code, identity, provenance))
     save_gallery(styles, options.output)
     print(f"{options.output}: {len(styles)} styles of the model {identity}")
 

@@ -19,7 +19,7 @@ from playwright.sync_api import Page, sync_playwright
 
 HERE = Path(__file__).resolve().parent
 CONTENT, STYLES = HERE / "content", HERE / "styles"
-PATIENCE = 300_000
+TIMEOUT = 300_000
 """Milliseconds."""
 
 LARGEST = 200_000
@@ -35,8 +35,7 @@ def result(page: Page) -> None:
     page.locator("#photo input[type=file]").set_input_files(CONTENT / "chelsea.jpg")
     page.get_by_label("Wheat Field with Cypresses").check()
     page.locator("#paint").click()
-    page.locator("#picture img").nth(1).wait_for()
-    page.locator("#download").wait_for()
+    page.locator("#picture img").first.wait_for()
 
 
 def areas(page: Page) -> None:
@@ -44,7 +43,7 @@ def areas(page: Page) -> None:
     page.locator("#photo input[type=file]").set_input_files(CONTENT / "rocket.jpg")
     page.get_by_role("tab", name="Own paintings").click()
     page.locator("#paintings input[type=file]").set_input_files([STYLES / "woodcut_wave.jpg", STYLES / "ink_wash.jpg"])
-    page.locator("#chosen", has_text="ink_wash.jpg").wait_for()
+    page.locator("#hint", has_text="ink_wash.jpg").wait_for()
     page.get_by_role("tab", name="Areas").click()
     canvas = page.locator("#editor canvas").first
     canvas.wait_for()
@@ -63,7 +62,7 @@ def slow(page: Page) -> None:
     page.locator("#photo input[type=file]").set_input_files(CONTENT / "chelsea.jpg")
     page.get_by_role("tab", name="Own paintings").click()
     page.locator("#paintings input[type=file]").set_input_files(STYLES / "woodcut_wave.jpg")
-    page.locator("#chosen", has_text="woodcut_wave.jpg").wait_for()
+    page.locator("#hint", has_text="woodcut_wave.jpg").wait_for()
     page.get_by_role("tab", name="Slow way").click()
     page.locator("#optimize").click()
     page.locator("#losses", has_text=re.compile("Step [2-9]")).wait_for()
@@ -73,7 +72,7 @@ def error(page: Page) -> None:
     """A photo of which the end is missing."""
     broken = {"name": "holiday.jpg", "mimeType": "image/jpeg", "buffer": (CONTENT / "coffee.jpg").read_bytes()[:9000]}
     page.locator("#photo input[type=file]").set_input_files(broken)  # type: ignore[arg-type]
-    page.locator(".toast-body").wait_for()
+    page.locator("#photo-told .wrong").wait_for()
 
 
 STATES: tuple[Callable[[Page], None], ...] = (empty, result, areas, slow, error)
@@ -104,7 +103,7 @@ def main() -> None:
         for state, suffix in [*((state, "") for state in STATES), (result, "-phone")]:
             width, height = sizes[suffix]
             page = browser.new_page(viewport={"width": width, "height": height})
-            page.set_default_timeout(PATIENCE)
+            page.set_default_timeout(TIMEOUT)
             page.goto(url)
             page.locator("#gallery label").first.wait_for()
             state(page)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from arbitrary_nst import load_image, save_image
-from arbitrary_nst.cli import main as command
-from arbitrary_nst.figures import contact_sheet
+from arbitrary_nst.commands import main as command
+from arbitrary_nst.evaluation.metrics import feature_network, image_statistics, style_gap
 from arbitrary_nst.image import resize
-from arbitrary_nst.metrics import feature_network, style_gap, traits
+from arbitrary_nst.image.figures import contact_sheet
 from arbitrary_nst.video.reading import VideoFile
 
 HERE = Path(__file__).resolve().parent
@@ -67,9 +67,9 @@ def compare(videos: list[Path], style: Path) -> None:
         for index, frame in enumerate(VideoFile(path).frames()):
             if index % EVERY == EVERY // 2:
                 if painting is None:
-                    painting = traits(network, resize(load_image(style), min(frame.rgb.shape[:2])))
+                    painting = image_statistics(network, resize(load_image(style), min(frame.rgb.shape[:2])))
                 image = torch.from_numpy(frame.rgb).permute(2, 0, 1)[None] / 255
-                gaps.append(style_gap(traits(network, image), painting).item())
+                gaps.append(style_gap(image_statistics(network, image), painting).item())
                 gray = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
                 sharpness.append(np.abs(cv2.Laplacian(gray, cv2.CV_32F)).mean())
         print(f"{path}: style gap {np.mean(gaps):.4f}, sharpness {np.mean(sharpness):.2f} (of {len(gaps)} frames)")

@@ -77,8 +77,9 @@ class Pieces(io.RawIOBase):
 
 def pack(config: Pack) -> int:
     """Write the pieces and say what to do with them."""
-    from arbitrary_nst.cli import read_options
+    from arbitrary_nst.commands import read_options
     from arbitrary_nst.training import TrainConfig
+    from arbitrary_nst.training.config import NOT_KEPT
 
     source = config.config or (config.go_on / "config.json" if config.go_on else None)
     options = read_options(TrainConfig, source) if source else {}
@@ -113,7 +114,7 @@ def pack(config: Pack) -> int:
             device="auto",
             precision="auto",
         )
-        kept = {name: value for name, value in asdict(there).items() if name not in ("config", "resume")}
+        kept = {name: value for name, value in asdict(there).items() if name not in NOT_KEPT}
         add(archive, "config.json", json.dumps(kept, default=str, indent=2).encode())
     print(f"{len(pieces.files)} pieces: {pieces.files[0]} ... There: cat {config.output.name}.tar.* | tar x && "
           f"python {TOP}/train_elsewhere.py train --minutes 30")  # fmt: skip
@@ -133,7 +134,7 @@ def pictures(paths: tuple[Path, ...], short_side: int, quality: int) -> Iterator
     from tqdm import tqdm
 
     from arbitrary_nst.image import load_pixels
-    from arbitrary_nst.paths import Failures, ImageError, find_images, unique_names
+    from arbitrary_nst.runtime.files import Failures, ImageError, find_images, unique_names
 
     archives = [path for path in paths if path.suffix in ARCHIVES and path.is_file()]
     for path in archives:
@@ -153,20 +154,23 @@ def pictures(paths: tuple[Path, ...], short_side: int, quality: int) -> Iterator
 
 
 def networks(config: Any, new: bool) -> Iterator[tuple[str, bytes]]:
-    """The feature networks' convolutions as the torch hub keeps them, and, for a new run, the model as it begins."""
+    """A feature network that does not ship, as the torch hub keeps it, and, for a new run, the model as it begins."""
     import tempfile
 
     import torch
 
-    from arbitrary_nst.features import BUILDERS
-    from arbitrary_nst.models.files import save_model
-    from arbitrary_nst.paths import find_images, unique_names
+    from arbitrary_nst.models.serialization import save_model
+    from arbitrary_nst.nn.features import BUILDERS
+    from arbitrary_nst.runtime.files import find_images, unique_names
+    from arbitrary_nst.runtime.weights import shipped_features, torch_hub_state
     from arbitrary_nst.training.config import build_objective
-    from arbitrary_nst.training.networks import starting_model
-    from arbitrary_nst.weights import torch_hub_state
+    from arbitrary_nst.training.networks import given_model, starting_model
+    from arbitrary_nst.training.objectives import loss_network
 
-    for network in sorted({"vgg16", build_objective(config).network}):  # metrics look through VGG-16
-        url, content = BUILDERS[network][1].url, io.BytesIO()
+    objective = build_objective(config)
+    wanted = {f"features.{name}" for name in loss_network(objective, pretrained=False).network.state_dict()}
+    if not wanted <= shipped_features(objective.vgg.network).keys():
+        url, content = BUILDERS[objective.vgg.network][1].url, io.BytesIO()
         state = {name: value for name, value in torch_hub_state(url).items() if name.startswith("features.")}
         torch.save(state, content)
         yield f"torch/hub/checkpoints/{url.rsplit('/', 1)[-1]}", content.getvalue()
@@ -176,7 +180,7 @@ def networks(config: Any, new: bool) -> Iterator[tuple[str, bytes]]:
         names = list(unique_names(find_images(images)).values()) if images else []
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "init.safetensors"
-            save_model(starting_model(config, names), config.model, path)
+            save_model(starting_model(config, given_model(config), names), config.model, path)
             yield path.name, path.read_bytes()
 
 

@@ -53,6 +53,20 @@ def write_clip(path: Path, frames: int = 6, size=(32, 48), ticks=None, sound: bo
     return path
 
 
+def remuxed(clip: Path, path: Path, shift: float = 0.0, **options: str) -> Path:
+    """The same packets in another file, all of them `shift` seconds later. `options`: of FFmpeg's muxer."""
+    options = {"avoid_negative_ts": "disabled", **options}
+    with av.open(str(clip)) as source, av.open(str(path), "w", options=options) as container:
+        streams = [container.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            if packet.size:
+                ticks = round(shift / packet.time_base)
+                packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+                packet.stream = streams[packet.stream_index]
+                container.mux(packet)
+    return path
+
+
 def frames_of(path: Path) -> list[np.ndarray]:
     """Decoded frames as they are stored."""
     with av.open(str(path)) as container:

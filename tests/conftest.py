@@ -5,6 +5,7 @@ imported for the first time.
 """
 
 import os
+import shutil
 from pathlib import Path
 
 import jaxtyping
@@ -22,11 +23,24 @@ if (SHARED / "cache").is_dir():
 jaxtyping.install_import_hook("arbitrary_nst", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 
-FORKING = ("test_training_processes.py", "test_training_resume.py")
+FORKING = ("test_training_processes.py", "test_training_resume.py", "test_training_failures.py")
+
+TIER_OF_FIXTURE = {
+    "launch": "browser",
+    "shared": "weights",
+    "vgg16_file": "weights",
+    "efficientnet_file": "weights",
+}
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that fork come first: a copy of a process that has computed on several threads may wait for them."""
+    """Mark tests by the fixtures that they take, and run tests that fork first.
+
+    A forked copy of a process that has computed on several threads may wait for these threads forever.
+    """
+    for item in items:
+        for tier in sorted({TIER_OF_FIXTURE[name] for name in item.fixturenames if name in TIER_OF_FIXTURE}):
+            item.add_marker(tier)
     items.sort(key=lambda item: item.path.name not in FORKING)
 
 
@@ -87,7 +101,7 @@ def efficientnet_file() -> Path:
 @pytest.fixture(scope="session")
 def tiny():
     """VGG-16 with random weights as far as relu2_1."""
-    from arbitrary_nst.features import VGGFeatures
+    from arbitrary_nst.nn.features import VGGFeatures
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -107,7 +121,7 @@ def light_model():
 @pytest.fixture(scope="session")
 def model_file(light_model, tmp_path_factory) -> Path:
     """The default model with random weights, saved."""
-    from arbitrary_nst.models.files import save_model
+    from arbitrary_nst.models.serialization import save_model
 
     path = tmp_path_factory.mktemp("model") / "random.safetensors"
     save_model(light_model, "light", path)
@@ -130,7 +144,7 @@ def pictures(tmp_path) -> Path:
 @pytest.fixture
 def stylize(pictures, model_file):
     """The command on these pictures; returns its exit code."""
-    from arbitrary_nst.cli import main
+    from arbitrary_nst.commands import main
 
     def run(*options, content=pictures / "content", style=pictures / "style", output=pictures / "out"):
         styles = [style] if isinstance(style, (str, Path)) else style
@@ -138,3 +152,23 @@ def stylize(pictures, model_file):
         return main(["stylize", *paths, "--model", str(model_file), "--device", "cpu", *options])
 
     return run
+
+
+@pytest.fixture(scope="module")
+def launch():
+    """A function that starts Chromium without a window, with options of its command line."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    executable = shutil.which("chromium")
+    if executable is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        always = ["--no-sandbox"] if os.geteuid() == 0 else []
+        yield lambda *options: driver.chromium.launch(executable_path=executable, args=[*always, *options])
+
+
+@pytest.fixture(scope="module")
+def browser(launch):
+    """Chromium without a window."""
+    browser = launch()
+    yield browser
+    browser.close()

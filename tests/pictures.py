@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from arbitrary_nst.image import load_picture
-from arbitrary_nst.paths import ImageError
+from arbitrary_nst.runtime.files import ImageError
 
 every_example_in_one_folder = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

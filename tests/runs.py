@@ -14,12 +14,12 @@ import lightning_fabric  # noqa: F401  # so that forked processes need not impor
 import torch
 from torch import Tensor, nn
 
-from arbitrary_nst import metrics
+from arbitrary_nst.evaluation import metrics
+from arbitrary_nst.evaluation.metrics import feature_network
 from arbitrary_nst.image import save_image
-from arbitrary_nst.metrics import feature_network
 from arbitrary_nst.models import MODELS
-from arbitrary_nst.objectives import OBJECTIVES, RelativeObjective, loss_network
 from arbitrary_nst.training import TrainConfig, loop, run
+from arbitrary_nst.training.objectives import OBJECTIVES, RelativeObjective, loss_network
 
 
 def make_pictures(folder: Path) -> None:

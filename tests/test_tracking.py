@@ -65,7 +65,7 @@ def wandb_at_home(monkeypatch, tmp_path):
     for name in ("CONFIG", "CACHE", "DATA", "ARTIFACT"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "home" / name))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DISABLED", "WANDB_PROJECT", "WANDB_NAME"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -184,3 +184,33 @@ def test_a_record_that_cannot_be_begun_does_not_stop_training(tmp_path, monkeypa
     tracker.scalars(1, {"loss": 0.5})
     assert "server is away" in caplog.text
     assert (tmp_path / "train.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "mode", "expected"),
+    [
+        ({"WANDB_MODE": "disabled"}, "auto", None),
+        ({"WANDB_DISABLED": "true"}, "auto", None),
+        ({"WANDB_DISABLED": "1"}, "auto", None),
+        ({"WANDB_DISABLED": "false", "WANDB_MODE": "offline"}, "auto", ("offline", "arbitrary_nst", "run")),
+        ({"WANDB_MODE": "disabled", "WANDB_PROJECT": "mine"}, "offline", ("offline", "mine", "run")),
+        ({"WANDB_MODE": "online", "WANDB_NAME": "seventh"}, "auto", ("online", "arbitrary_nst", "seventh")),
+        ({"WANDB_MODE": "online"}, "off", None),
+    ],
+)
+def test_what_the_environment_says_of_the_service_counts(
+    tmp_path, wandb_at_home, monkeypatch, environment, mode, expected
+):
+    import wandb
+
+    class Begun:
+        def define_metric(self, *given, **options):
+            pass
+
+    begun = []
+    monkeypatch.setattr(wandb, "init", lambda **options: begun.append(options) or Begun())
+    monkeypatch.setattr(wandb, "login", lambda **options: True)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    Tracker(tmp_path / "run", {}, mode)
+    assert [(options["mode"], options["project"], options["name"]) for options in begun] == [expected] * bool(expected)

@@ -6,7 +6,6 @@ Shapes: S x S pixels. Images are float RGB in [0, 1].
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,10 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from arbitrary_nst.devices import chosen_device, fast_bfloat16, fast_float16
-from arbitrary_nst.image import save_image
 from arbitrary_nst.models.onnx import STYLE_ENCODER, STYLIZER, OnnxModel
-from arbitrary_nst.stylizer import LARGE, Stylizer
+from arbitrary_nst.runtime.devices import chosen_device, fast_bfloat16, fast_float16
+from arbitrary_nst.stylization.stylizer import LARGE, Stylizer
 
 Task = Literal["encode", "stylize"]
 """A painting to its style code, or a photo and a code to a picture."""
@@ -72,7 +70,7 @@ def picture(size: int, seed: int = 0) -> Float[Tensor, "1 3 S S"]:
 
 
 def task_call(stylizer: Stylizer, task: Task, size: int) -> Call:
-    """What users call."""
+    """The call that users make."""
     photo, painting = picture(size, seed=0), picture(size, seed=1)
     if task == "encode":
         if stylizer.style_names:
@@ -185,36 +183,3 @@ class _OpenVino(nn.Module):
 
     def forward(self, content: Tensor, code: Tensor) -> Tensor:
         return torch.from_numpy(self._paint({"content": content.contiguous().numpy(), "code": code.numpy()})[0])
-
-
-def exported(source: str, folder: Path, int8: bool = False) -> list[Exported]:
-    """Export a model, and what can be done with the files: float32, and int8 calibrated with generated pictures.
-
-    Raises LeftOut where a package is missing or models of its kind are not exported.
-    """
-    try:
-        import onnxruntime  # noqa: F401  # pyright: ignore[reportMissingImports]
-        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports]
-
-        from arbitrary_nst.export import ExportConfig, export
-    except ImportError as error:
-        raise LeftOut(f"needs {error.name}: pip install 'arbitrary_nst[export]'") from error
-    photos, whole, small = (folder / name for name in ("photos", "float32", "int8"))
-    for seed in range(4 if int8 else 0):
-        save_image(picture(256, seed), photos / f"{seed}.png")
-    try:
-        with redirect_stdout(None):
-            export(ExportConfig(output=whole, model=source, int8=(photos,) if int8 else ()))
-    except ValueError as error:
-        raise LeftOut(str(error)) from error
-    made = [
-        Exported(source, whole, "ONNX Runtime", "float32"),
-        Exported(source, whole, "OpenVINO", "float32"),
-        Exported(source, whole, "OpenVINO", "bfloat16", ("stylize",)),
-    ]
-    if int8:
-        small.mkdir()
-        shutil.copy(whole / STYLE_ENCODER, small)
-        shutil.copy(whole / "stylizer_int8.onnx", small / STYLIZER)
-        made.append(Exported(source, small, "ONNX Runtime", "int8", ("stylize",)))
-    return made

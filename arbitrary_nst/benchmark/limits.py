@@ -1,4 +1,4 @@
-"""What a computation asks of a machine, and what the machine can give: arithmetic and memory traffic.
+"""Arithmetic and memory traffic of a computation, and the limits of the machine for both.
 
 The limits are calls like any other, so that they take their turns among the candidates and share their weather.
 """
@@ -23,7 +23,7 @@ OTHER_SIDE = 8192
 
 @dataclass(frozen=True)
 class Work:
-    """What one call computes.
+    """Operations and memory traffic of one call.
 
     Args:
         flops: of its matrix products and convolutions, two for a multiply-add.

@@ -30,7 +30,7 @@ TYPES = {
 
 
 def is_picture(shape: Shape) -> bool:
-    """Whether it is (batch, 3, H, W) or (batch, H, W, 3)."""
+    """Return True for the shape (batch, 3, H, W) or (batch, H, W, 3)."""
     return len(shape) == 4 and 3 in (shape[1], shape[3])
 
 
@@ -44,7 +44,7 @@ def only_side(shapes: Sequence[Shape]) -> int | None:
 
 
 def other_side(side: int | None, size: int) -> str | None:
-    """What is said of a network whose only side is another; None where it is not."""
+    """The note for a network whose only side is another one; None if it takes this side."""
     return None if side in (None, size) else f"runs at {side}x{side} only"
 
 
@@ -72,7 +72,7 @@ def noise(shape: Sequence[int], kind: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """What is known of a network in a file; the file itself is loaded by `prepare`."""
+    """Facts about a network in a file; the file itself is loaded by `prepare`."""
 
     path: Path
     threads: int

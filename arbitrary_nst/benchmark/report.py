@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from arbitrary_nst.benchmark.candidates import Task
-from arbitrary_nst.figures import line_plot
+from arbitrary_nst.image.figures import line_plot
 
 TITLES: dict[Task, str] = {"encode": "Encoding a painting", "stylize": "Painting a photo, its style encoded"}
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from arbitrary_nst.benchmark.candidates import Call, Candidate, LeftOut, Task
-from arbitrary_nst.devices import free_memory, keep_freed_memory, out_of_memory, peak_memory, reset_peak_memory
-from arbitrary_nst.paths import detail
+from arbitrary_nst.runtime.devices import free_memory, keep_freed_memory, out_of_memory, peak_memory, reset_peak_memory
+from arbitrary_nst.runtime.files import detail
 
 MEMORY_SHARE = 0.8
 """Of the free memory, how much candidates may take together."""
@@ -21,13 +21,13 @@ MEMORY_SHARE = 0.8
 WARMUP = 2
 """Calls of each candidate that are not counted."""
 
-PATIENCE = 5.0
+EXIT_TIMEOUT = 5.0
 """Seconds in which a process that has given its answer may end by itself."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a candidate shows on its own.
+    """Measurements of a candidate on its own.
 
     Args:
         first: seconds from nothing loaded to the first result; packages that all candidates share are imported before.
@@ -76,7 +76,7 @@ def trial(
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any, seconds: float) -> Any:
-    """What a function of some module returns, called in a new interpreter.
+    """Call a function of some module in a new interpreter and return its result.
 
     Raises:
         LeftOut: it did, or it took longer than `seconds`.
@@ -95,7 +95,7 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any, seconds: flo
         child.join()
         raise RuntimeError(f"its process died (exit code {child.exitcode})") from None
     else:
-        child.join(PATIENCE)
+        child.join(EXIT_TIMEOUT)
     finally:
         child.kill()
         child.join()

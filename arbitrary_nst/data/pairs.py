@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
-from arbitrary_nst.paths import ImageError
+from arbitrary_nst.runtime.files import ImageError
 
 Pixels = UInt8[Tensor, "3 H W"]
 Crop = Float[Tensor, "3 S S"]
@@ -33,7 +33,7 @@ class Pictures(Protocol):
     def __getitem__(self, index: int, /) -> Pixels: ...
 
 
-class Draw:
+class SampleRNG:
     """Random numbers of one sample."""
 
     def __init__(self, seed: int, index: int) -> None:
@@ -52,7 +52,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How crops vary.
+    """Random variation of crops.
 
     Sizes are short sides in pixels, of which a square crop is taken: "256 to 384" with crops of 256 shows between all
     and two thirds of a square picture. Pictures smaller than that are enlarged. Colours change for a share of the
@@ -75,17 +75,17 @@ class Augmentation:
     """Share of samples in which the photo is its own style, so that strength 0 gives the photo back."""
 
 
-Take = Callable[[Draw], tuple[Pixels, int, int]]
+Take = Callable[[SampleRNG], tuple[Pixels, int, int]]
 """What gives a picture, its place, and how many before it could not be read."""
 
 
-class Pairs(Dataset):
+class PairDataset(Dataset):
     """Sample n: crops of a photo and of a painting, float RGB in [0, 1] where the pictures are kept (see `Sample`).
 
     In place of a picture that cannot be read comes the next one. Raises ImageError where none can.
 
     Args:
-        contents, styles: pictures as uint8, or, to be drawn from by `streams.Streamed` only, a `PictureStream`.
+        contents, styles: pictures as uint8, or, to be drawn from by `streams.Streamed` only, a `ImageStream`.
         crop_size: side of the crops in pixels.
         seed: of everything random.
         numbers: what the paintings are known by, one for each; None: their places, and 0 for all of a stream. A photo
@@ -111,26 +111,26 @@ class Pairs(Dataset):
 
     def sample(self, index: int, take_content: Take, take_style: Take) -> Sample:
         """Sample `index` of the pictures that are taken."""
-        draw, vary = Draw(self.seed, index), self.augmentation
-        pixels, _, skipped = take_content(draw)
-        content = random_crop(pixels, self.crop_size, vary.content_sizes, draw)
-        if draw.chance(0.5):
+        rng, vary = SampleRNG(self.seed, index), self.augmentation
+        pixels, _, skipped = take_content(rng)
+        content = random_crop(pixels, self.crop_size, vary.content_sizes, rng)
+        if rng.chance(0.5):
             content = content.flip(2)
         content = content.float().div(255)
-        if draw.chance(vary.identity_share):
+        if rng.chance(vary.identity_share):
             return content, content, -1, skipped
-        pixels, place, skipped_styles = take_style(draw)
-        style = augment_style(random_crop(pixels, self.crop_size, vary.style_sizes, draw), vary, draw)
+        pixels, place, skipped_styles = take_style(rng)
+        style = augment_style(random_crop(pixels, self.crop_size, vary.style_sizes, rng), vary, rng)
         number = place if self.numbers is None else self.numbers[place]
         return content, style.float().div(255), number, skipped + skipped_styles
 
 
-def take_any(pictures: Pictures, draw: Draw) -> tuple[Pixels, int, int]:
+def take_any(pictures: Pictures, rng: SampleRNG) -> tuple[Pixels, int, int]:
     """One of the pictures, or the next that can be read; its place; and how many could not be.
 
     Raises ImageError where none can.
     """
-    first, count = draw.integer(len(pictures)), len(pictures)
+    first, count = rng.integer(len(pictures)), len(pictures)
     for skipped in range(count):
         place = (first + skipped) % count
         try:
@@ -140,23 +140,23 @@ def take_any(pictures: Pictures, draw: Draw) -> tuple[Pixels, int, int]:
     raise ImageError(f"none of the {count} pictures can be read; is their disk still there?")
 
 
-def random_crop(pixels: Pixels, crop_size: int, sizes: tuple[float, float], draw: Draw) -> UInt8[Tensor, "3 S S"]:
+def random_crop(pixels: Pixels, crop_size: int, sizes: tuple[float, float], rng: SampleRNG) -> UInt8[Tensor, "3 S S"]:
     """A square of the picture as it looks when its short side is `sizes` crops long, drawn log-uniformly."""
     height, width = pixels.shape[1:]
-    short_side = math.exp(draw.uniform(math.log(sizes[0]), math.log(sizes[1])))
+    short_side = math.exp(rng.uniform(math.log(sizes[0]), math.log(sizes[1])))
     side = max(1, round(min(height, width) / max(short_side, 1.0)))
-    top, left = draw.integer(height - side + 1), draw.integer(width - side + 1)
+    top, left = rng.integer(height - side + 1), rng.integer(width - side + 1)
     return transforms.resized_crop(pixels, top, left, side, side, [crop_size, crop_size], antialias=True)
 
 
-def augment_style(style: Pixels, vary: Augmentation, draw: Draw) -> Pixels:
+def augment_style(style: Pixels, vary: Augmentation, rng: SampleRNG) -> Pixels:
     """Flips, and for a share of the paintings other colours."""
     for axis in (1, 2):
-        if vary.flip_styles and draw.chance(0.5):
+        if vary.flip_styles and rng.chance(0.5):
             style = style.flip(axis)
-    if draw.chance(vary.colour_share):
-        style = transforms.adjust_brightness(style, draw.uniform(*vary.brightness))
-        style = transforms.adjust_contrast(style, draw.uniform(*vary.contrast))
-        style = transforms.adjust_saturation(style, draw.uniform(*vary.saturation))
-        style = transforms.adjust_hue(style, draw.uniform(-vary.hue, vary.hue))
+    if rng.chance(vary.colour_share):
+        style = transforms.adjust_brightness(style, rng.uniform(*vary.brightness))
+        style = transforms.adjust_contrast(style, rng.uniform(*vary.contrast))
+        style = transforms.adjust_saturation(style, rng.uniform(*vary.saturation))
+        style = transforms.adjust_hue(style, rng.uniform(-vary.hue, vary.hue))
     return style

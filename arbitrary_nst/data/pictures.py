@@ -15,21 +15,23 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from arbitrary_nst.data.sources import Encoded, Pixels
-from arbitrary_nst.paths import ImageError
+from arbitrary_nst.errors import UsageError
+from arbitrary_nst.runtime.files import ImageError
+from arbitrary_nst.runtime.processes import is_main_process
 
 logger = logging.getLogger(__name__)
 
 DECODED_AT_ONCE = 2000
-"""A collection of at most so many pictures is decoded when it is opened."""
+"""A data set of at most so many pictures is decoded when it is opened."""
 
 _UNREADABLE = -1  # in place of a height
 
 
-class PictureCollection(Dataset):
+class ImageDataset(Dataset):
     """Pictures as uint8 RGB, shrunk to a short side.
 
     A picture is decoded when it is first asked for, and kept while `memory` lasts; what does not fit is decoded at
-    every use. Worker processes, however they are started, share what is kept. A small collection (`DECODED_AT_ONCE`)
+    every use. Worker processes, however they are started, share what is kept. A small data set (`DECODED_AT_ONCE`)
     is decoded at once, by threads, and so is one that is kept on a device; files that cannot be read are left out
     then, listed in `skipped` and named in the log. In a larger one they are found when they are asked for.
 
@@ -62,7 +64,7 @@ class PictureCollection(Dataset):
         if device is not None:
             missing = sum(not self._kept.has(place) for place in self._places)
             if missing:
-                raise ValueError(
+                raise UsageError(
                     f"{missing} of {len(self)} pictures do not fit into {memory / 2**30:.3g} GB on {device}: raise "
                     "--memory-gb, lower --picture-size, or leave them in the computer's memory"
                 )
@@ -82,7 +84,7 @@ class PictureCollection(Dataset):
 
         places, readable = self._places, []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            progress = tqdm(places, desc="decoding", unit="image", leave=False)
+            progress = tqdm(places, desc="decoding", unit="image", leave=False, disable=not is_main_process())
             for start in range(0, len(places), 256):  # so that few decoded pictures wait to be kept
                 some = places[start : start + 256]
                 for place, result in zip(some, pool.map(attempt, some), strict=True):
@@ -191,7 +193,7 @@ class SharedPixels:
             self._table[place] = torch.tensor([offset, *pixels.shape[1:]])
 
     def move(self, device: torch.device) -> None:
-        """What is kept goes to a device, and the shared memory is given back; nothing is kept after that."""
+        """Move the kept pictures to a device and free the shared memory; nothing more is kept after that."""
         self._table = self._table.clone()
         self._pixels = self._pixels[: int(self._table[-1, 0])].to(device, copy=True)
         self._size = 0

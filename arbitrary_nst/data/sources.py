@@ -12,7 +12,15 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from arbitrary_nst.image import DEFAULT_MAX_PIXELS, load_pixels
-from arbitrary_nst.paths import SUFFIXES, ImageError, PathLike, access_failure, find_images, naming
+from arbitrary_nst.runtime.files import (
+    SUFFIXES,
+    ImageError,
+    PathLike,
+    Results,
+    access_failure,
+    find_images,
+    reraise_with_path,
+)
 
 Pixels = UInt8[Tensor, "3 H W"]
 
@@ -36,12 +44,12 @@ class Encoded(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What messages, reports and models call it: the path, and in an archive the member's below it."""
+        """Name in messages, reports and models: the path, and in an archive the member's below it."""
         return os.path.join(self.path, self.member) if self.member else self.path
 
     def read(self) -> bytes:
         """The encoded bytes. Raises ImageError."""
-        with naming(self.name, _archive_failure), open(self.path, "rb") as file:
+        with reraise_with_path(self.name, _archive_failure), open(self.path, "rb") as file:
             file.seek(self.offset)
             if self.compression is None:
                 return _exactly(file.read(self.size), self.size)
@@ -62,21 +70,25 @@ class Encoded(NamedTuple):
         return load_pixels(self.name, short_side, max_pixels, self.read())
 
 
-def find_pictures(paths: Iterable[PathLike]) -> list[Encoded]:
+def find_pictures(paths: Iterable[PathLike], results: Results | None = None) -> list[Encoded]:
     """Every picture that files, folders, globs, zip files and tar files name, each file once, in the order of `paths`.
 
-    Folders are searched for archives as well as for pictures (`paths.find_images`), so a folder of shards is a folder
-    like any other. In a zip file the members come in the order of their names, in a tar file as they lie. Raises
+    Folders are searched for archives as well as for pictures (`runtime.files.find_images`), so a folder of shards is a
+    folder like any other. In a zip file the members come in the order of their names, in a tar file as they lie. Raises
     ImageError for whatever gives nothing.
+
+    Args:
+        results: as in `runtime.files.find_images`.
     """
-    return [picture for path in find_images(paths, (*SUFFIXES, *ARCHIVES)) for picture in _within(os.fspath(path))]
+    files = find_images(paths, (*SUFFIXES, *ARCHIVES), results=results)
+    return [picture for path in files for picture in _within(os.fspath(path))]
 
 
 def _within(path: str) -> Iterable[Encoded]:
     listing = {".zip": _zip_members, ".tar": _tar_members}.get(os.path.splitext(path)[1].lower())
     if listing is None:
         return [Encoded(path)]
-    with naming(path, _archive_failure):
+    with reraise_with_path(path, _archive_failure):
         found = [picture for picture in listing(path) if _is_picture(picture.member)]
         if not found:
             raise ImageError(f"no image in this archive; known suffixes are {' '.join(SUFFIXES)}")

@@ -18,9 +18,10 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from arbitrary_nst.data.pairs import Draw, Pairs, Pixels, Sample, take_any
+from arbitrary_nst.data.pairs import PairDataset, Pixels, Sample, SampleRNG, take_any
+from arbitrary_nst.errors import UsageError, requires
 from arbitrary_nst.image import load_pixels
-from arbitrary_nst.paths import SUFFIXES, ImageError, PathLike
+from arbitrary_nst.runtime.files import SUFFIXES, ImageError, PathLike
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +32,24 @@ _SCHEME = re.compile(r"(pipe:|[a-zA-Z][a-zA-Z0-9+]+://)")
 
 
 def is_stream(path: PathLike) -> bool:
-    """Whether a path is an address or a command, and not a place on a disk."""
+    """Return True if a path is an address or a command, not a place on a disk."""
     return _SCHEME.match(os.fspath(path)) is not None
 
 
-class PictureStream:
+def runs_commands(path: PathLike) -> bool:
+    """Return True if reading a path runs a command that it names ("pipe:COMMAND")."""
+    return is_stream(path) and any(url.startswith("pipe:") for url in _expanded(path))
+
+
+def _expanded(path: PathLike) -> list[str]:
+    """The shards that an address stands for. Raises MissingPackageError where webdataset is not installed."""
+    with requires("a stream of shards", "scale"):
+        from webdataset.shardlists import expand_urls
+
+    return expand_urls(os.fspath(path))
+
+
+class ImageStream:
     """Shards, and how to read them.
 
     Args:
@@ -45,15 +59,10 @@ class PictureStream:
     """
 
     def __init__(self, urls: Iterable[PathLike], short_side: int, buffer: int = 1000) -> None:
-        try:
-            from webdataset.shardlists import expand_urls
-        except ModuleNotFoundError:
-            raise ValueError("streams need webdataset: pip install 'arbitrary_nst[scale]'") from None
-
-        self.urls: Sequence[str] = [_command(url) for given in urls for url in expand_urls(os.fspath(given))]
+        self.urls: Sequence[str] = [_command(url) for given in urls for url in _expanded(given)]
         self.short_side, self.buffer = short_side, buffer
 
-    def part(self, shards: slice) -> "PictureStream":
+    def part(self, shards: slice) -> "ImageStream":
         """Some of the shards."""
         part = copy(self)
         part.urls = self.urls[shards]
@@ -104,7 +113,7 @@ class Cursor:
         self._encoded, self._short_side = encoded, short_side
         self._ahead: deque[tuple[str, bytes] | None] = deque()  # None: known to be unreadable
 
-    def take(self, draw: Draw | None = None) -> tuple[Pixels, int, int]:
+    def take(self, rng: SampleRNG | None = None) -> tuple[Pixels, int, int]:
         """The picture here, or the next that can be decoded; 0; and how many were newly found unreadable."""
         skipped = 0
         for distance in range(UNREADABLE_IN_A_ROW):
@@ -137,12 +146,12 @@ class Streamed(IterableDataset):
     ValueError where a stream has fewer shards than there are shares.
     """
 
-    def __init__(self, pairs: Pairs, sampler: Any, workers: int) -> None:
+    def __init__(self, pairs: PairDataset, sampler: Any, workers: int) -> None:
         self.pairs, self.sampler, self.workers = pairs, sampler, max(1, workers)
         shares = self.workers * sampler.processes
         for stream in (pairs.contents, pairs.styles):
-            if isinstance(stream, PictureStream) and len(stream.urls) < shares:
-                raise ValueError(
+            if isinstance(stream, ImageStream) and len(stream.urls) < shares:
+                raise UsageError(
                     f"{stream.urls[0]}: {len(stream.urls)} shards cannot be dealt to {shares} workers: lower "
                     "--workers, or prepare more and smaller shards with --shard-size"
                 )
@@ -156,7 +165,7 @@ class Streamed(IterableDataset):
         skip = (first - own) // self.workers * sampler.batch_size
         cursors, takes = [], []
         for name, pictures in (("photos", self.pairs.contents), ("paintings", self.pairs.styles)):
-            if isinstance(pictures, PictureStream):
+            if isinstance(pictures, ImageStream):
                 encoded = pictures.encoded(f"{self.pairs.seed} {name}", share, shares, skip)
                 cursors.append(Cursor(encoded, pictures.short_side))
                 takes.append(cursors[-1].take)
@@ -170,7 +179,7 @@ class Streamed(IterableDataset):
 
 
 def _command(url: str) -> str:
-    """What webdataset has no scheme for, as the command that reads it."""
+    """The command that reads a source for which webdataset has no scheme."""
     return f"pipe:aws s3 cp {shlex.quote(url)} -" if url.startswith("s3://") else url
 
 

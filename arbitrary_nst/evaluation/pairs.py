@@ -1,6 +1,6 @@
-"""What every part of a comparison knows: pairs of a photo and a painting, how they are loaded, and the journal.
+"""Pairs of a content and a style image, their loading, and the log of a comparison.
 
-Images are float RGB in [0, 1], (1, 3, S, S).
+Images are float RGB in [0, 1], (1, 3, S, S) or whole.
 """
 
 import csv
@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from arbitrary_nst.errors import UsageError
 from arbitrary_nst.image import load_image, resize
-from arbitrary_nst.paths import written_whole
-from arbitrary_nst.stylizer import Precision
+from arbitrary_nst.runtime.files import WRITTEN_SUFFIXES, atomic_write, result_file
+from arbitrary_nst.stylization.options import Precision
 
 Image = Float[Tensor, "1 3 _ _"]
 Row = dict[str, Any]
@@ -29,10 +30,17 @@ class Pair:
     style: Path
     content_name: str
     style_name: str
+    result: tuple[str, str] = ("", "")
+    """The names of both in results of the stylize command."""
 
     @property
     def name(self) -> str:
         return f"{self.content_name}_stylized_{self.style_name}"
+
+    @property
+    def results(self) -> list[Path]:
+        """The files that the stylize command may write, below its output folder."""
+        return [result_file(*self.result, suffix) for suffix in WRITTEN_SUFFIXES]
 
 
 def read_pairs(path: Path) -> list[tuple[Path, Path]]:
@@ -43,21 +51,21 @@ def read_pairs(path: Path) -> list[tuple[Path, Path]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--pairs {path}: cannot be read ({error})") from error
+        raise UsageError(f"--pairs {path}: cannot be read ({error})") from error
     pairs = []
     for number, cells in enumerate(csv.reader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ","), 1):
         cells = [cell.strip() for cell in cells]
         if not any(cells) or (number == 1 and [cell.lower() for cell in cells] == ["content", "style"]):
             continue
         if len(cells) != 2 or not all(cells):
-            raise ValueError(f"--pairs {path}, line {number}: needs two columns, content and style, not {cells}")
+            raise UsageError(f"--pairs {path}, line {number}: needs two columns, content and style, not {cells}")
         files = path.parent / cells[0], path.parent / cells[1]
         for file in files:
             if not file.is_file():
-                raise ValueError(f"--pairs {path}, line {number}: there is no file {file}")
+                raise UsageError(f"--pairs {path}, line {number}: there is no file {file}")
         pairs.append(files)
     if not pairs:
-        raise ValueError(f"--pairs {path}: names no pair")
+        raise UsageError(f"--pairs {path}: names no pair")
     return pairs
 
 
@@ -69,24 +77,33 @@ def square(image: Image, size: int) -> Image:
 
 
 @dataclass(frozen=True)
-class Studio:
-    """What is the same for every method."""
+class EvaluationSettings:
+    """Settings that are the same for every method."""
 
-    size: int
+    size: int | None
+    """Side of the squares that pictures are brought to, or None: they stay whole."""
     device: torch.device
     precision: Precision
     seed: int
 
     @property
+    def side(self) -> int:
+        """Side of a square to try methods with."""
+        return self.size or 256
+
+    @property
     def optimization_precision(self) -> Literal["float32", "bfloat16"]:
-        """What `gatys.optimize` computes in: bfloat16 where it was asked for by name."""
+        """Precision of `optimization.gatys.optimize`: bfloat16 only if it was asked for by name."""
         return "bfloat16" if self.precision == "bfloat16" else "float32"
 
+    def fit(self, image: Image) -> Image:
+        return image if self.size is None else square(image, self.size)
+
     def load(self, path: Path) -> Image:
-        return square(load_image(path), self.size)
+        return self.fit(load_image(path))
 
 
-class Journal:
+class ResultLog:
     """Rows by method and pair, read from a file of JSON lines and appended to it as they come."""
 
     def __init__(self, path: Path) -> None:
@@ -98,7 +115,7 @@ class Journal:
             except (ValueError, KeyError, TypeError):
                 continue  # the last line of a run that was killed
         if path.exists():
-            with written_whole(path) as partial:
+            with atomic_write(path) as partial:
                 partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows.values()), encoding="utf-8")
 
     def _keep(self, row: Row) -> None:

@@ -1,26 +1,33 @@
-"""What a comparison found: the table and what its numbers mean, the contact sheet, the plot, the record."""
+"""Report of a comparison: the table and its legend, the contact sheet, the plot, the record."""
 
 import csv
 import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from arbitrary_nst import metrics
-from arbitrary_nst.evaluation.methods import Method, Optimized
-from arbitrary_nst.evaluation.pairs import Journal, Pair, Row, Studio
-from arbitrary_nst.figures import contact_sheet, line_plot
+from arbitrary_nst.evaluation import metrics
+from arbitrary_nst.evaluation.methods import Method, OptimizationMethod
+from arbitrary_nst.evaluation.metrics import Unavailable
+from arbitrary_nst.evaluation.pairs import EvaluationSettings, Pair, ResultLog, Row
+from arbitrary_nst.evaluation.sheets import VerdictSummary, wilson_interval
 from arbitrary_nst.image import save_image
-from arbitrary_nst.metrics import Unavailable
-from arbitrary_nst.paths import written_whole
-from arbitrary_nst.provenance import versions
+from arbitrary_nst.image.figures import contact_sheet, line_plot
+from arbitrary_nst.runtime.files import atomic_write
+from arbitrary_nst.runtime.provenance import versions
 
 COLUMNS = {
+    "style": 3,
+    "structure": 3,
+    "busy": 2,
+    "judge_style": 3,
+    "judge_structure": 3,
     "objective": 3,
     "style_gap": 4,
     "gram_gap": 4,
@@ -46,31 +53,30 @@ def report(
     methods: Sequence[Method],
     pairs: Sequence[Pair],
     pictures: Mapping[str, dict[Pair, Path]],
-    studio: Studio,
-    journal: Journal,
+    settings: EvaluationSettings,
+    log: ResultLog,
     reasons: dict[str, str],
     failures: int,
 ) -> None:
     """Write table.md, table.csv, results.json, sheet.png, worst.png and plot.png, and print the table."""
-    rows = {label: {pair.name: journal.get(label, pair) or {} for pair in files} for label, files in pictures.items()}
+    rows = {label: {pair.name: log.get(label, pair) or {} for pair in files} for label, files in pictures.items()}
     means = {label: means_of(list(found.values())) for label, found in rows.items()}
-    sets, more_reasons = distances_of_sets(pictures, studio, means)
+    sets, more_reasons = distances_of_sets(pictures, settings, means)
     means = {label: means[label] | sets[label] for label in means}
     equal = comparisons(methods, rows)
     resized = {label: sum(bool(row["resized"]) for row in found.values()) for label, found in rows.items()}
     notes = [f"{name}: not available: {reason}" for name, reason in (reasons | more_reasons).items()]
-    notes += [
-        f"{label}: {count} pictures were brought to {studio.size} pixels" for label, count in resized.items() if count
-    ]
+    common = f"{settings.size} pixels" if settings.size else "the size of their photos"
+    notes += [f"{label}: {count} pictures were brought to {common}" for label, count in resized.items() if count]
     notes.append(
         "seconds are the median picture's, with the encoding of the painting or the targets of the optimization, "
         "without loading models and files; memory is that of the whole process, on a GPU what torch allocated there"
     )
     counts = {label: (len(found), len(pairs)) for label, found in rows.items()}
     text = "\n".join([markdown(means, counts), "", *(f"- {line}" for line in equal + notes)])
-    with written_whole(folder / "table.md") as partial:
+    with atomic_write(folder / "table.md") as partial:
         partial.write_text(text + "\n", encoding="utf-8")
-    with written_whole(folder / "table.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(folder / "table.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["method", "pairs", *COLUMNS])
         writer.writeheader()
         writer.writerows({"method": label, "pairs": counts[label][0]} | values for label, values in means.items())
@@ -79,19 +85,33 @@ def report(
         "comparisons": equal,
         "notes": notes,
         "failures": failures,
-        "size": studio.size,
-        "seed": studio.seed,
-        "precision": studio.precision,
-        "optimization_precision": studio.optimization_precision,
-        "versions": versions(studio.device),
+        "size": settings.size,
+        "seed": settings.seed,
+        "precision": settings.precision,
+        "optimization_precision": settings.optimization_precision,
+        "versions": versions(settings.device),
         "pairs": [[pair.content_name, pair.style_name] for pair in pairs],
         "rows": [row for found in rows.values() for row in found.values()],
     }
-    with written_whole(folder / "results.json") as partial:
+    with atomic_write(folder / "results.json") as partial:
         partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    draw_sheets(folder, pairs, pictures, studio, rows)
+    draw_sheets(folder, pairs, pictures, settings, rows)
     draw_plot(folder, methods, means)
     print(text)
+
+
+def report_verdicts(folder: Path, counted: VerdictSummary) -> None:
+    """Write verdicts.md and verdicts.json, and print the former."""
+    record = asdict(counted) | {
+        "preferred": [
+            {"method": winner, "to": loser, "times": times, "of": of, "interval": wilson_interval(times, of)}
+            for (winner, loser), (times, of) in counted.preferred.items()
+        ]
+    }
+    for name, text in (("verdicts.md", counted.markdown() + "\n"), ("verdicts.json", json.dumps(record, indent=1))):
+        with atomic_write(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+    print(counted.markdown())
 
 
 def markdown(means: Mapping[str, Mapping[str, float]], counts: Mapping[str, tuple[int, int]]) -> str:
@@ -115,7 +135,7 @@ def draw_sheets(
     folder: Path,
     pairs: Sequence[Pair],
     pictures: Mapping[str, dict[Pair, Path]],
-    studio: Studio,
+    settings: EvaluationSettings,
     rows: Mapping[str, Mapping[str, Row]],
 ) -> None:
     """sheet.png: the first pairs down, methods across. worst.png: those of the first method's highest objectives."""
@@ -124,9 +144,9 @@ def draw_sheets(
         cells = []
         for pair in shown.values():
             files = [pair.content, pair.style, *(pictures[label].get(pair) for label in pictures)]
-            cells.append([None if file is None else studio.load(file)[0] for file in files])
+            cells.append([None if file is None else settings.load(file)[0] for file in files])
         if cells:
-            sheet = contact_sheet(cells, ["content", "style", *pictures], list(shown), min(studio.size, 192))
+            sheet = contact_sheet(cells, ["content", "style", *pictures], list(shown), min(settings.side, 192))
             save_image(sheet, folder / name)
 
     made = [pair for pair in pairs if any(pair in files for files in pictures.values())]
@@ -142,7 +162,7 @@ def draw_plot(folder: Path, methods: Sequence[Method], means: Mapping[str, Mappi
     curves, levels = {}, {}
     for method in methods:
         points = [(label, means[label]["objective"]) for label in method.labels if "objective" in means[label]]
-        if isinstance(method, Optimized):
+        if isinstance(method, OptimizationMethod):
             x = [int(label.rpartition("@")[2]) for label, _ in points]
             curves[method.name] = (x, [value for _, value in points])
         else:
@@ -154,7 +174,7 @@ def draw_plot(folder: Path, methods: Sequence[Method], means: Mapping[str, Mappi
 
 
 def distances_of_sets(
-    pictures: Mapping[str, dict[Pair, Path]], studio: Studio, means: Mapping[str, dict[str, float]]
+    pictures: Mapping[str, dict[Pair, Path]], settings: EvaluationSettings, means: Mapping[str, dict[str, float]]
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """FID and ArtFID of every label, between its pictures and the paintings of their pairs, one for each picture.
 
@@ -162,7 +182,7 @@ def distances_of_sets(
     """
     values: dict[str, dict[str, float]] = {label: {} for label in pictures}
     reasons: dict[str, str] = {}
-    device = torch.device("cpu") if studio.device.type == "mps" else studio.device  # no float64 there
+    device = torch.device("cpu") if settings.device.type == "mps" else settings.device  # no float64 there
     for column, network in (("fid", metrics.inception(device)), ("artfid", metrics.art_inception(device))):
         for label, files in pictures.items():
             if isinstance(network, Unavailable):
@@ -170,7 +190,7 @@ def distances_of_sets(
             elif column == "artfid" and "lpips" not in means[label]:
                 result = Unavailable("it needs LPIPS")
             else:
-                outputs, styles = map(studio.load, files.values()), (studio.load(pair.style) for pair in files)
+                outputs, styles = map(settings.load, files.values()), (settings.load(pair.style) for pair in files)
                 result = metrics.frechet_distance(network, outputs, styles)
             if isinstance(result, Unavailable):
                 reasons[column] = result.reason
@@ -181,6 +201,7 @@ def distances_of_sets(
 
 def means_of(rows: Sequence[Row]) -> dict[str, float]:
     """The mean of every column, over the rows that have it; of seconds the median, for the sake of interruptions."""
+    rows = [row | {"style": None} | row.get("local", {}) for row in rows]  # a row's own style names its painting
     values = {name: [row[name] for row in rows if row.get(name) is not None] for name in COLUMNS}
     return {
         name: statistics.median(numbers) if name == "seconds" else math.fsum(numbers) / len(numbers)
@@ -209,8 +230,8 @@ def equivalent_iterations(curve: Sequence[tuple[int, float]], value: float) -> f
 def comparisons(methods: Sequence[Method], rows: Mapping[str, Mapping[str, Row]]) -> list[str]:
     """For every method but the optimizations, how many iterations of each its objective is worth, on common pairs."""
     lines = []
-    for reference in (method for method in methods if isinstance(method, Optimized)):
-        for method in (method for method in methods if not isinstance(method, Optimized)):
+    for reference in (method for method in methods if isinstance(method, OptimizationMethod)):
+        for method in (method for method in methods if not isinstance(method, OptimizationMethod)):
             common = set(rows[method.name]).intersection(*(rows[label] for label in reference.labels))
             if not common:
                 continue

@@ -4,6 +4,7 @@ Everywhere else an image is float, RGB (sRGB), (B, 3, H, W), in [0, 1].
 """
 
 from PIL import (  # noqa: F401 (importing a plugin registers its format in `Image.OPEN` and `Image.SAVE`)
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     JpegImagePlugin,
@@ -16,6 +17,7 @@ from arbitrary_nst.image.reading import (
     DEFAULT_MAX_PIXELS,
     Picture,
     PixelPicture,
+    Source,
     load_exif,
     load_image,
     load_picture,
@@ -29,6 +31,7 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "Picture",
     "PixelPicture",
+    "Source",
     "encode_jpeg",
     "fitted_size",
     "load_exif",

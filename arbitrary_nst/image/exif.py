@@ -1,4 +1,4 @@
-"""What EXIF says of a photo and is still true of a picture made from it."""
+"""EXIF of a photo that is still true of a picture made from it."""
 
 from PIL import Image
 
@@ -11,7 +11,7 @@ _LARGEST = 65533 - 6  # what fits into a JPEG
 
 
 def kept_exif(picture: Image.Image) -> bytes:
-    """What is kept of an opened file's EXIF; empty where that is nothing, or too much for a JPEG."""
+    """The part of an opened file's EXIF that is kept; empty if there is none, or too much for a JPEG."""
     found = Image.Image.getexif(picture)  # a PNG's own method decodes the pixels in search of more
     kept = Image.Exif()
     kept.update({tag: found[tag] for tag in _TAGS if tag in found})

@@ -3,11 +3,11 @@
 import os
 import select
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import IO, Any
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,14 +15,25 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageFile
 from torch import Tensor
 
+from arbitrary_nst.errors import UsageError
 from arbitrary_nst.image.exif import kept_exif
+from arbitrary_nst.image.profiles import CODE_POINTS, coded_colours, colour_profile
 from arbitrary_nst.image.resizing import fitted_size
-from arbitrary_nst.paths import FORMATS, ImageError, PathLike, access_failure, detail, naming
+from arbitrary_nst.image.tiff import CAMERA_RAW, BinaryFile, TiffPicture, at_full_page
+from arbitrary_nst.runtime.files import (
+    FORMATS,
+    HEIF_REMEDY,
+    ImageError,
+    PathLike,
+    access_failure,
+    detail,
+    reraise_with_path,
+)
 
 DEFAULT_MAX_PIXELS = 16384 * 16384
 """Largest width x height that is decoded unless told otherwise; about 3 GB as a float tensor."""
 
-PATIENCE = 10.0
+PIPE_TIMEOUT = 10.0
 """Seconds to wait for the first byte from a pipe."""
 
 _ORIENTATION_TAG = 0x0112
@@ -38,6 +49,23 @@ _UPRIGHT = {
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # gray with more than 8 bits
 _WHITE_LEVELS = {"I;12": 2**12 - 1, "I;16S": 2**15 - 1, "I;16BS": 2**15 - 1}  # by raw mode, where it is not 2**16 - 1
 _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
+_HEAD = 2**16  # bytes in which a file says what it is, and in what colours
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_CAMERA_RAW_HEADS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM", b"IIII", b"II\x1a\0")
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """A binary file, open for reading; it need not be able to go back."""
+
+    def read(self) -> bytes: ...
+
+
+Source = PathLike | bytes | Readable | Image.Image | np.ndarray
+"""What holds a picture: a path, an encoded file as bytes or open for reading, a Pillow image, or its pixels.
+
+Pixels are uint8 arrays of gray, (H, W), of RGB, (H, W, 3), or of RGBA, (H, W, 4).
+"""
 
 
 @dataclass(frozen=True)
@@ -62,27 +90,58 @@ class PixelPicture:
     alpha: UInt8[Tensor, "1 H W"] | None = None
 
 
-def load_picture(path: PathLike, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Picture:
-    """The first frame of a JPEG, PNG, WebP, TIFF, BMP or GIF file, upright, in sRGB, transparency apart.
+def load_picture(source: Source, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Picture:
+    """Load the first frame of a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC file, and its transparency.
 
-    16-bit gray keeps its precision; float TIFF is taken as [0, 1], or divided by its maximum where that exceeds 1.
-    A header that announces more than `max_pixels` pixels is refused before anything is decoded (None: no limit).
-    Raises ImageError whatever is wrong with the file.
+    The image is upright and in sRGB. 16-bit gray keeps its precision. A float TIFF is taken as [0, 1], or divided by
+    its maximum where that exceeds 1.
+
+    Args:
+        source: a path, an encoded file as bytes or open for reading, a Pillow image (upright by its own EXIF, in sRGB
+            by its own profile), or a uint8 array of gray (H, W), RGB (H, W, 3) or RGBA (H, W, 4).
+        max_pixels: largest width x height. A header that announces more is refused before decoding. None: no limit.
+
+    Returns:
+        Colours (1, 3, H, W) and opacity (1, 1, H, W), both in [0, 1]; the opacity is None if the file has none.
+
+    Raises:
+        ImageError: if the file cannot be read.
+        ValueError: for another kind of array.
+        TypeError: for another kind of source.
     """
-    with naming(path, _reading_failure):
-        colour, alpha = _decode(path, max_pixels)
+    with reraise_with_path(_name(source), _reading_failure):
+        colour, alpha = _decode(source, max_pixels)
         return Picture(_to_tensor(colour, 3), None if alpha is None else _to_tensor(alpha, 1))
 
 
-def load_image(path: PathLike, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Float[Tensor, "1 3 H W"]:
-    """The colours of `load_picture`: sRGB in [0, 1]. Raises ImageError."""
-    return load_picture(path, max_pixels).rgb
+def load_image(source: Source, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Float[Tensor, "1 3 H W"]:
+    """Load the colours of an image file; `load_picture` also has its transparency.
+
+    Args:
+        source: a path, an encoded file as bytes or open for reading, a Pillow image, or a uint8 array of gray (H, W),
+            RGB (H, W, 3) or RGBA (H, W, 4).
+        max_pixels: largest width x height that is decoded. None: no limit.
+
+    Returns:
+        The image, upright, in sRGB, (1, 3, H, W), in [0, 1].
+
+    Raises:
+        ImageError: if the file cannot be read.
+        ValueError: for another kind of array.
+        TypeError: for another kind of source.
+    """
+    return load_picture(source, max_pixels).rgb
 
 
-def load_pixel_picture(path: PathLike, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> PixelPicture:
-    """What `load_picture` reads, in 8 bits. Raises ImageError."""
-    with naming(path, _reading_failure):
-        colour, alpha = _decode(path, max_pixels)
+def load_pixel_picture(
+    path: PathLike, max_pixels: int | None = DEFAULT_MAX_PIXELS, short_side: int | None = None
+) -> PixelPicture:
+    """Read a picture as `load_picture` does, in 8 bits, shrunk as by `load_pixels` if `short_side` is given.
+
+    Raises ImageError.
+    """
+    with reraise_with_path(path, _reading_failure):
+        colour, alpha = _decode(path, max_pixels, short_side)
         opacity = None if alpha is None else torch.from_numpy(np.array(alpha))[None]
         return PixelPicture(_to_pixels(colour), opacity)
 
@@ -100,8 +159,8 @@ def load_pixels(
     """
     if short_side < 1:
         raise ValueError(f"short_side must be at least 1, not {short_side}")
-    with naming(path, _reading_failure):
-        colour, _ = _decode(path, max_pixels, short_side, content)
+    with reraise_with_path(path, _reading_failure):
+        colour, _ = _decode(path if content is None else content, max_pixels, short_side)
         return _to_pixels(colour).contiguous()
 
 
@@ -123,16 +182,33 @@ def load_exif(path: PathLike) -> bytes:
 # Decoding
 
 
+def _name(source: Source) -> PathLike:
+    """Name of a source in errors. Raises ValueError and TypeError if it is no source."""
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.size == 0 or source.shape[2:] not in ((), (3,), (4,)) or source.ndim < 2:
+            raise UsageError(
+                f"an array must be uint8 of shape (H, W), (H, W, 3) or (H, W, 4), not {source.dtype} of {source.shape}"
+            )
+        return "array"
+    if isinstance(source, Image.Image):
+        return getattr(source, "filename", "") or "Pillow image"
+    if isinstance(source, bytes):
+        return "bytes"
+    if isinstance(source, (str, os.PathLike)):
+        return source
+    if not isinstance(source, Readable):
+        raise TypeError(
+            f"a picture must be a path, bytes, a binary file, a Pillow image or a uint8 array, not {type(source)}"
+        )
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "file object"
+
+
 def _decode(
-    path: PathLike, max_pixels: int | None, short_side: int | None = None, content: bytes | None = None
+    source: Source, max_pixels: int | None, short_side: int | None = None
 ) -> tuple[Image.Image, Image.Image | None]:
     """Colours, "RGB" or for wide gray "F" in [0, 1], and alpha, "L"; upright, and shrunk where `short_side` says so."""
-    if content is None and os.path.isdir(path):
-        raise ImageError("is a folder; name a file in it")
-    with _opened(path) if content is None else BytesIO(content) as file:
-        picture = _identify(file, max_pixels)
-        if picture.format == "TIFF":  # its reader checks Pillow's global limit, but only when it has to allocate
-            picture.im = Image.core.new(picture.mode, getattr(picture, "_tile_size", picture.size))
+    with _picture(source, max_pixels) as picture:
         width, height = picture.size
         scaled_height, scaled_width = height, width
         if short_side is not None and short_side < min(height, width):
@@ -142,12 +218,41 @@ def _decode(
         picture.load()
         orientation = _orientation(picture)
         colour, alpha = _separate(picture, raw_mode)
+        if picture.format == "BMP" and alpha is not None and alpha.getextrema() == (0, 0):
+            alpha = None  # left empty by programs that know of no opacity
     if (scaled_height, scaled_width) != (height, width):
-        colour = colour.resize((scaled_width, scaled_height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        size = (scaled_width, scaled_height)
+        colour = colour.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        alpha = None if alpha is None else alpha.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
     if orientation is not None:
         colour = colour.transpose(orientation)
         alpha = None if alpha is None else alpha.transpose(orientation)
     return colour, alpha
+
+
+@contextmanager
+def _picture(source: Source, max_pixels: int | None) -> Iterator[Image.Image]:
+    """A picture whose size is within the limit, and whose pixels may still be in its file."""
+    if isinstance(source, np.ndarray):
+        source = Image.fromarray(source)
+    if isinstance(source, Image.Image):
+        _check_size(source, max_pixels)
+        yield source
+        return
+    if isinstance(source, (str, os.PathLike)):
+        if os.path.isdir(source):
+            raise ImageError("is a folder; name a file in it")
+        opened = _opened(source)
+    else:
+        content = source if isinstance(source, bytes) else source.read()
+        if not isinstance(content, bytes):
+            raise ImageError("gives text; open it in binary mode")
+        opened = BytesIO(content)
+    with opened as file:
+        picture = _identify(file, max_pixels)
+        if picture.format == "TIFF":  # its reader checks Pillow's global limit, but only when it has to allocate
+            picture.im = Image.core.new(picture.mode, getattr(picture, "_tile_size", picture.size))
+        yield picture
 
 
 @contextmanager
@@ -160,37 +265,68 @@ def _opened(path: PathLike) -> Iterator[IO[bytes]]:
     with open(path, "rb", opener=without_waiting) as file:
         kind = os.fstat(file.fileno()).st_mode
         if stat.S_ISFIFO(kind):
-            if not select.select([file], [], [], PATIENCE)[0]:
-                raise ImageError(f"nothing came through this pipe for {PATIENCE:g} seconds; name a file")
+            if not select.select([file], [], [], PIPE_TIMEOUT)[0]:
+                raise ImageError(f"nothing came through this pipe for {PIPE_TIMEOUT:g} seconds; name a file")
             os.set_blocking(file.fileno(), True)
         elif not stat.S_ISREG(kind):
             raise ImageError("is a device; name a file")
         yield file
 
 
-def _identify(file: IO[bytes] | BytesIO, max_pixels: int | None) -> ImageFile.ImageFile:
+def _identify(file: BinaryFile, max_pixels: int | None) -> ImageFile.ImageFile:
     """Read the header and check the size it announces.
 
     The readers are called directly and not through `Image.open`, whose own limit is a global of the process: ours
     is an argument, so threads with different limits do not meet.
     """
-    prefix = file.read(16)
-    if not prefix:
+    head = file.read(_HEAD)
+    if not head:
         raise ImageError("the file is empty (0 bytes); get a complete copy of it")
-    for file_format in dict.fromkeys(FORMATS.values()):
-        reader, accept = Image.OPEN[file_format]
-        accepted = accept(prefix) if accept is not None else False
-        if isinstance(accepted, str):
-            raise ImageError(f"this build of Pillow cannot read it ({accepted}); save it as PNG")
-        if accepted:
-            break
-    else:
-        raise ImageError("not an image of a known format (JPEG, PNG, WebP, TIFF, BMP, GIF); save it as one of these")
+    file_format, reader = _reader(head)
     if file.seekable():
         file.seek(0)
     else:  # a pipe
-        file = BytesIO(prefix + file.read())
+        file = BytesIO(head + file.read())
+    if file_format == "TIFF":
+        file = at_full_page(file)
     picture = reader(file, "")
+    code_points = coded_colours(file_format, head)
+    if code_points is not None:
+        picture.info[CODE_POINTS] = code_points
+    _check_size(picture, max_pixels)
+    width = picture.width
+    if picture.tile and picture.tile[0][0] == "bmp_rle" and width > 65535:  # two bytes may make 255 rows at once
+        raise ImageError(f"a run-length encoded BMP of {width} pixels in width is not decoded; save it as PNG")
+    return picture
+
+
+def _reader(head: bytes) -> tuple[str, Callable[..., ImageFile.ImageFile]]:
+    """The format of a file that begins so, and what opens it."""
+    if head[4:8] == b"ftyp":
+        brands = head[8 : int.from_bytes(head[:4], "big")]
+        if brands.startswith(b"crx "):
+            raise ImageError(CAMERA_RAW)
+        if b"avif" not in brands and b"avis" not in brands and any(brand in brands for brand in _HEIF_BRANDS):
+            try:
+                from pillow_heif import HeifImageFile
+            except ImportError as error:
+                raise ImageError(f"reading HEIC takes pillow-heif; {HEIF_REMEDY}, or save it as JPEG") from error
+            return "HEIF", HeifImageFile
+    if head.startswith(_CAMERA_RAW_HEADS):
+        raise ImageError(CAMERA_RAW)
+    for file_format in dict.fromkeys(FORMATS.values()):
+        reader, accept = Image.OPEN.get(file_format, (None, None))
+        accepted = accept(head[:16]) if accept is not None else False
+        if isinstance(accepted, str):
+            raise ImageError(f"this build of Pillow cannot read it ({accepted}); save it as PNG")
+        if accepted and reader is not None:
+            return file_format, TiffPicture if file_format == "TIFF" else reader
+    raise ImageError(
+        "not an image of a known format (JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC); save it as one of these"
+    )
+
+
+def _check_size(picture: Image.Image, max_pixels: int | None) -> None:
     width, height = picture.size
     if width < 1 or height < 1:
         raise ImageError(f"it has no pixels ({width} x {height}); get another copy")
@@ -199,19 +335,17 @@ def _identify(file: IO[bytes] | BytesIO, max_pixels: int | None) -> ImageFile.Im
             f"{width} x {height} is {width * height} pixels, more than the limit of {max_pixels}; "
             "if you trust the file, raise --max-pixels"
         )
-    if picture.tile and picture.tile[0][0] == "bmp_rle" and width > 65535:  # two bytes may make 255 rows at once
-        raise ImageError(f"a run-length encoded BMP of {width} pixels in width is not decoded; save it as PNG")
-    return picture
 
 
-def _raw_mode(picture: ImageFile.ImageFile) -> str:
-    """How samples lie in the file ("L;4", "RGB;16B"), which `mode` no longer says; known only before loading."""
-    arguments: Any = picture.tile[0][3] if picture.tile else ""
+def _raw_mode(picture: Image.Image) -> str:
+    """Layout of the samples in the file ("L;4", "RGB;16B"), which `mode` no longer says; known only before loading."""
+    tiles = getattr(picture, "tile", None)
+    arguments: Any = tiles[0][3] if tiles else ""
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
 def _orientation(picture: Image.Image) -> Image.Transpose | None:
-    """What makes a loaded picture upright. (TIFF is upright already: its reader follows the tag.)"""
+    """The operation that makes a loaded picture upright. (TIFF is upright already: its reader follows the tag.)"""
     try:
         return _UPRIGHT.get(picture.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # whatever is wrong with EXIF, it is no reason to refuse the pixels
@@ -220,13 +354,13 @@ def _orientation(picture: Image.Image) -> Image.Transpose | None:
 
 def _separate(picture: Image.Image, raw_mode: str) -> tuple[Image.Image, Image.Image | None]:
     """Colours ("RGB", or "F" for wide gray) and alpha ("L") of a loaded picture of any mode."""
-    profile = picture.info.get("icc_profile")
+    profile = colour_profile(picture)
     if picture.mode in _WIDE_MODES:
         return _separate_wide_gray(picture, raw_mode, profile)
     gray = picture.mode in ("1", "L", "LA", "La")
     alpha = None
     if picture.has_transparency_data:
-        _rescale_transparent_colour(picture, raw_mode)
+        picture = _with_rescaled_transparency(picture, raw_mode)
         if picture.mode not in ("LA", "RGBA"):
             picture = picture.convert("LA" if gray else "RGBA")
         alpha = picture.getchannel("A")
@@ -237,14 +371,19 @@ def _separate(picture: Image.Image, raw_mode: str) -> tuple[Image.Image, Image.I
     return _to_srgb(picture, profile), alpha
 
 
-def _rescale_transparent_colour(picture: Image.Image, raw_mode: str) -> None:
+def _with_rescaled_transparency(picture: Image.Image, raw_mode: str) -> Image.Image:
     """Pillow scales PNG samples of 1, 2, 4 and 16 bits to 8, but not the colour that tRNS declares transparent."""
     transparent = picture.info.get("transparency")
     largest = {"1": 1, "L;2": 3, "L;4": 15}.get(raw_mode)
     if largest is not None and isinstance(transparent, int):
-        picture.info["transparency"] = min(transparent, largest) * 255 // largest
+        transparent = min(transparent, largest) * 255 // largest
     elif raw_mode == "RGB;16B" and isinstance(transparent, tuple):
-        picture.info["transparency"] = tuple(value >> 8 for value in transparent)
+        transparent = tuple(value >> 8 for value in transparent)
+    else:
+        return picture
+    rescaled = picture.copy()  # its own is the caller's where that gave it
+    rescaled.info["transparency"] = transparent
+    return rescaled
 
 
 def _separate_wide_gray(

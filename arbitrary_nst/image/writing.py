@@ -1,11 +1,10 @@
 """Tensors to files: rounded to 8 bits, encoded, and put in their place when they are whole."""
 
-import errno
 import os
 from functools import cache
 from io import BufferedWriter, BytesIO, FileIO, UnsupportedOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,29 +12,55 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from arbitrary_nst.errors import OutputError, UsageError
+from arbitrary_nst.image.arguments import check_tensor, is_whole
 from arbitrary_nst.image.exif import main_exif
-from arbitrary_nst.paths import FORMATS, SUFFIXES, ImageError, PathLike, detail, naming, written_whole
+from arbitrary_nst.runtime.files import FORMATS, WRITTEN_SUFFIXES, PathLike, atomic_write, detail, reraise_with_path
+
+OVERSHOOT = 0.5
+"""How far beyond [0, 1] values may lie that are clamped and not refused."""
+
+
+@runtime_checkable
+class Writable(Protocol):
+    """A binary file, open for writing."""
+
+    def write(self, content: bytes, /) -> object: ...
 
 
 def save_image(
     image: Float[Tensor, "... 3 H W"],
-    path: PathLike,
+    path: PathLike | Writable,
     alpha: Float[Tensor, "... H W"] | None = None,
     quality: int = 95,
     exif: bytes | None = None,
+    format: str | None = None,
 ) -> None:
-    """Write one image, (1, 3, H, W) or (3, H, W) in [0, 1], in the format that the suffix of `path` names.
+    """Write one image, rounded to 8 bits.
 
-    Values are clamped and rounded to 8 bits; NaN becomes 0. `alpha`, (H, W) with any leading ones, is rejoined in
-    PNG, WebP and TIFF, cut at one half in GIF, and in JPEG and BMP, which hold none, the image is laid over white.
-    `quality`, 1 to 100, concerns JPEG and WebP. With `exif`, empty or of `load_exif`, JPEG, PNG, WebP and TIFF hold it
-    and an sRGB profile (a TIFF no folders of it, such as place and exposure); None writes neither. Missing folders are
-    made. The file appears whole or not at all, and what stood there before stays until then. Raises ImageError, and
-    ValueError for a wrong shape, dtype or quality.
+    The write is atomic: an existing file stays until the new one is complete. Missing folders are made.
+
+    Args:
+        image: (1, 3, H, W) or (3, H, W), in [0, 1]. Values up to 0.5 outside this range, as networks and resizing give
+            them, are clamped.
+        path: path of the file, or a binary file that is open for writing.
+        alpha: (H, W) with any leading ones. It is rejoined in PNG, WebP and TIFF and cut at one half in GIF; in JPEG
+            and BMP, which hold none, the image is laid over white.
+        quality: of JPEG and WebP, from 1 to 100.
+        exif: empty or of `load_exif`. JPEG, PNG, WebP and TIFF then hold it and an sRGB profile (a TIFF no folders of
+            it, such as place and exposure); None writes neither.
+        format: a suffix such as ".png", which an open file needs; by default that of `path`.
+
+    Raises:
+        OutputError: if the file cannot be written.
+        ValueError: for a wrong shape, dtype or quality, for values that are not finite or lie further beyond [0, 1]
+            (divide levels by 255), and for an open file without a format.
     """
-    file_format = _format(path, quality)
+    file_format = _format(path, quality, format)
     image, alpha = _checked(image, alpha)
-    with naming(path, _writing_failure):
+    with reraise_with_path(
+        path if isinstance(path, (str, os.PathLike)) else "open file", _writing_failure, OutputError
+    ):
         _write(_to_values(image, alpha, file_format), path, file_format, quality, exif)
 
 
@@ -48,15 +73,16 @@ def save_pixels(
 ) -> None:
     """`save_image` for 8-bit pixels, without a float picture on the way.
 
-    No copy is made of those that lie as in a `PixelPicture` and have no alpha. Raises ImageError, and ValueError for a
+    No copy is made of those that lie as in a `PixelPicture` and have no alpha. Raises OutputError, and ValueError for a
     wrong shape, dtype or quality.
     """
     file_format = _format(path, quality)
+    check_tensor(rgb, "pixels", "load_pixel_picture gives them")
     if rgb.dtype != torch.uint8 or rgb.ndim != 3 or len(rgb) != 3 or rgb.numel() == 0:
-        raise ValueError(f"rgb must be uint8 of shape (3, H, W), not {rgb.dtype} of {tuple(rgb.shape)}")
+        raise UsageError(f"rgb must be uint8 of shape (3, H, W), not {rgb.dtype} of {tuple(rgb.shape)}")
     if alpha is not None and (alpha.dtype != torch.uint8 or alpha.shape != (1, *rgb.shape[1:])):
-        raise ValueError(f"alpha must be uint8 of shape (1, H, W), not {alpha.dtype} of {tuple(alpha.shape)}")
-    with naming(path, _writing_failure):
+        raise UsageError(f"alpha must be uint8 of shape (1, H, W), not {alpha.dtype} of {tuple(alpha.shape)}")
+    with reraise_with_path(path, _writing_failure, OutputError):
         if alpha is not None and file_format in ("JPEG", "BMP"):
             values = _to_values(rgb.float().div_(255), alpha.float().div_(255), file_format)
         else:
@@ -75,36 +101,51 @@ def encode_jpeg(pixels: UInt8[Tensor, "3 H W"], quality: int) -> bytes:
 # Encoding
 
 
-def _format(path: PathLike, quality: int) -> str:
-    """What Pillow calls the format that a path names."""
-    with naming(path, _writing_failure):
-        file_format = FORMATS.get(Path(path).suffix.lower())
-        if file_format is None:
-            raise ImageError(f"unknown suffix '{Path(path).suffix}'; use one of {' '.join(SUFFIXES)}")
-        if os.path.isdir(path):
-            raise ImageError("is a folder; name a file in it")
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality must be from 1 to 100, not {quality}")
-    return file_format
+def _format(path: PathLike | Writable, quality: int, suffix: str | None = None) -> str:
+    """Pillow's name of the format of a suffix, or else of the suffix of a path."""
+    if not (is_whole(quality) and 1 <= quality <= 100):
+        raise UsageError(f"quality must be a whole number from 1 to 100, not {quality!r}")
+    known = " ".join(WRITTEN_SUFFIXES)
+    if suffix is not None:
+        suffix = "." + suffix.lower().removeprefix(".")
+        if suffix not in WRITTEN_SUFFIXES:
+            raise UsageError(f"format must be one of {known}, not {suffix}")
+    if isinstance(path, (str, os.PathLike)):
+        with reraise_with_path(path, _writing_failure, OutputError):
+            if os.path.isdir(path):
+                raise OutputError("is a folder; name a file in it")
+            suffix = suffix or Path(path).suffix.lower()
+            if suffix not in WRITTEN_SUFFIXES:
+                raise OutputError(f"unknown suffix '{suffix}'; use one of {known}")
+    elif suffix is None:
+        raise UsageError(f"an open file needs a format, one of {known}")
+    return FORMATS[suffix]
 
 
 def _checked(
     image: Float[Tensor, "... 3 H W"], alpha: Float[Tensor, "... H W"] | None
 ) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "1 H W"] | None]:
+    check_tensor(image, "image", "load_image gives one")
+    if alpha is not None:
+        check_tensor(alpha, "alpha", "load_picture gives one")
     shape = tuple(image.shape)
     if len(shape) not in (3, 4) or shape[-3] != 3 or (len(shape) == 4 and shape[0] != 1) or 0 in shape:
-        raise ValueError(f"image must be (1, 3, H, W) or (3, H, W), not {shape}")
+        raise UsageError(f"image must be (1, 3, H, W) or (3, H, W), not {shape}")
     if not image.is_floating_point() or (alpha is not None and not alpha.is_floating_point()):
-        raise ValueError("image and alpha must be floating point in [0, 1]")
+        raise UsageError("image and alpha must be floating point in [0, 1]")
     if alpha is not None and (tuple(alpha.shape[-2:]) != shape[-2:] or alpha.numel() != shape[-2] * shape[-1]):
-        raise ValueError(f"alpha must be one {shape[-2]} x {shape[-1]} mask, not {tuple(alpha.shape)}")
+        raise UsageError(f"alpha must be one {shape[-2]} x {shape[-1]} mask, not {tuple(alpha.shape)}")
+    for name, values in {"image": image, "alpha": alpha}.items():
+        if values is not None:
+            low, high = (bound.item() for bound in values.detach().float().aminmax())  # both are NaN where there is one
+            if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
+                raise UsageError(f"{name} must be finite and in [0, 1], not from {low:g} to {high:g}")
     return image.reshape(shape[-3:]), None if alpha is None else alpha.reshape(1, *shape[-2:])
 
 
 def _clean(values: Tensor) -> Tensor:
     """A float32 copy on the CPU, in [0, 1]."""
-    copied = values.detach().to("cpu", torch.float32, copy=True)
-    return copied.nan_to_num_(nan=0.0, posinf=1.0, neginf=0.0).clamp_(0, 1)
+    return values.detach().to("cpu", torch.float32, copy=True).clamp_(0, 1)
 
 
 def _to_values(
@@ -127,7 +168,11 @@ class _Stream(FileIO):
 
 
 def _write(
-    values: UInt8[np.ndarray, "H W C"], path: PathLike, file_format: str, quality: int, exif: bytes | None
+    values: UInt8[np.ndarray, "H W C"],
+    path: PathLike | Writable,
+    file_format: str,
+    quality: int,
+    exif: bytes | None,
 ) -> None:
     """Encode into a file."""
     picture = Image.fromarray(values)
@@ -142,7 +187,12 @@ def _write(
         options["icc_profile"] = _srgb_profile()
         if exif:
             options["exif"] = main_exif(exif) if file_format == "TIFF" else exif
-    with written_whole(Path(os.path.realpath(path))) as partial, BufferedWriter(_Stream(partial, "w")) as file:
+    if not isinstance(path, (str, os.PathLike)):
+        encoded = BytesIO()  # an encoder may want to go back, which not every file can
+        picture.save(encoded, file_format, **options)
+        path.write(encoded.getvalue())
+        return
+    with atomic_write(Path(os.path.realpath(path))) as partial, BufferedWriter(_Stream(partial, "w")) as file:
         picture.save(file, file_format, **options)
 
 
@@ -173,8 +223,4 @@ def _srgb_profile() -> bytes:
 
 
 def _writing_failure(error: Exception) -> str:
-    if isinstance(error, (NotADirectoryError, FileExistsError)):
-        return "its folder cannot be made, a file of that name is in the way; choose another folder"
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return "its name is too long for this disk; choose a shorter one"
     return f"cannot be written ({detail(error)}); try another place, or another format such as .png"

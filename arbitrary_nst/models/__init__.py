@@ -8,14 +8,16 @@ from torch import Tensor, nn
 
 from arbitrary_nst.models.adain import AdaIN, adain, adain_vgg19
 from arbitrary_nst.models.fixed_styles import FixedStyles, multi_style, single_style
-from arbitrary_nst.models.style_prediction import StylePrediction, light, normalization_network, paper
+from arbitrary_nst.models.light import CoarseToFine, light, normalization_network
+from arbitrary_nst.models.style_prediction import StylePrediction, ghiasi2017
 
 
 @runtime_checkable
 class StyleModel(Protocol):
     """Encode a style to a code; make a picture from a photo and a code. Codes blend linearly.
 
-    Images are float RGB in [0, 1]. One code may serve a whole batch of photos.
+    Images are float RGB in [0, 1]. One code may serve a whole batch of photos. A model that has `coarse_to_fine` set
+    paints one octave of a picture (`CoarseToFine`).
     """
 
     code_size: int
@@ -27,7 +29,7 @@ class StyleModel(Protocol):
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "light": light,
-    "paper": paper,
+    "paper": ghiasi2017,
     "adain": adain,
     "adain-vgg19": adain_vgg19,
     "single-style": single_style,
@@ -43,14 +45,15 @@ __all__ = [
     "FIXED_STYLES",
     "MODELS",
     "AdaIN",
+    "CoarseToFine",
     "FixedStyles",
     "StyleModel",
     "StylePrediction",
     "adain",
     "adain_vgg19",
+    "ghiasi2017",
     "light",
     "multi_style",
     "normalization_network",
-    "paper",
     "single_style",
 ]

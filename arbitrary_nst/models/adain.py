@@ -3,16 +3,20 @@
 Shapes: B batch, C channels of relu4_1 (512), H x W pixels.
 """
 
+from dataclasses import replace
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from arbitrary_nst.features import Network, VGGFeatures
-from arbitrary_nst.models.blocks import ReflectionConv2d, pad_to_multiple
-from arbitrary_nst.normalization import AdaptiveInstanceNorm2d
-from arbitrary_nst.statistics import moments
+from arbitrary_nst.models.blocks import ReflectionConv2d, TilingSpec, pad_to_multiple
+from arbitrary_nst.nn.features import Network, VGGConfig, VGGFeatures
+from arbitrary_nst.nn.normalization import AdaptiveInstanceNorm2d
+from arbitrary_nst.nn.statistics import moments
 
 LAYER = "relu4_1"
+
+ENCODER = VGGConfig(unit_activation=True, padding="reflect")
 
 
 def mirrored_decoder(encoder: VGGFeatures) -> nn.Sequential:
@@ -37,7 +41,7 @@ class AdaIN(nn.Module):
     strength alpha (eq. 14).
     """
 
-    multiple, minimum, reach, bytes_per_pixel = 8, 16, 80, 896  # see `tiling.Grid`
+    tiling = TilingSpec(multiple=8, minimum=16, halo=80, bytes_per_pixel=896)
 
     def __init__(self, encoder: VGGFeatures) -> None:
         super().__init__()
@@ -63,13 +67,13 @@ class AdaIN(nn.Module):
     def forward(self, content: Float[Tensor, "B 3 H W"], code: Float[Tensor, "#B D"]) -> Float[Tensor, "B 3 H W"]:
         """Photos in [0, 1] in the styles of the codes, exactly as large as they came."""
         height, width = content.shape[2:]
-        padded = pad_to_multiple(content, self.multiple, self.minimum)
+        padded = pad_to_multiple(content, self.tiling.multiple, self.tiling.minimum)
         return F.hardtanh(self.decode(self.transfer(padded, code)), 0.0, 1.0)[:, :, :height, :width]
 
 
 def adain(pretrained: bool = True, network: Network = "vgg16") -> AdaIN:
     """AdaIN over VGG-16, whose original weights are the default features here."""
-    return AdaIN(VGGFeatures([LAYER], network, pretrained=pretrained, unit_activation=True, padding="reflect"))
+    return AdaIN(VGGFeatures([LAYER], replace(ENCODER, network=network), pretrained))
 
 
 def adain_vgg19(pretrained: bool = True) -> AdaIN:

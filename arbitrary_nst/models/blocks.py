@@ -5,6 +5,7 @@ looks like its inside; the sides of a feature map must exceed the padding, which
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,21 +13,21 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from arbitrary_nst.normalization import ConditionalInstanceNorm2d, Grain
+from arbitrary_nst.nn.normalization import ConditionalInstanceNorm2d
 
 Affine = tuple[Float[Tensor, "#B _"], Float[Tensor, "#B _"]]
-"""The gamma and the beta of one conditional instance norm, or of one grain."""
+"""The gamma and the beta of one conditional instance norm."""
 
 
-def conditioned(transformer: nn.Module) -> list[ConditionalInstanceNorm2d | Grain]:
-    """The layers whose gamma and beta the style sets, in the order of the network."""
-    return [module for module in transformer.modules() if isinstance(module, (ConditionalInstanceNorm2d, Grain))]
+def conditioned(transformer: nn.Module) -> list[ConditionalInstanceNorm2d]:
+    """The norms whose gamma and beta the style sets, in the order of the network."""
+    return [module for module in transformer.modules() if isinstance(module, ConditionalInstanceNorm2d)]
 
 
 def plain_affines(transformer: nn.Module) -> Float[Tensor, "D"]:
-    """What styles begin as: plain instance normalization and no grain. All gammas, then all betas."""
-    gammas = [torch.full((layer.channels,), layer.initial_gamma) for layer in conditioned(transformer)]
-    return torch.cat([*gammas, *map(torch.zeros_like, gammas)])
+    """Initial affines of styles: plain instance normalization. All gammas, then all betas."""
+    channels = sum(norm.channels for norm in conditioned(transformer))
+    return torch.cat([torch.ones(channels), torch.zeros(channels)])
 
 
 def split_affines(normalization: Float[Tensor, "#B D"], channels: Sequence[int]) -> list[Affine]:
@@ -35,10 +36,50 @@ def split_affines(normalization: Float[Tensor, "#B D"], channels: Sequence[int])
     return list(zip(gammas.split(list(channels), 1), betas.split(list(channels), 1), strict=True))
 
 
-def paint(transformer: Any, content: Float[Tensor, "B 3 H W"], affines: Sequence[Affine]) -> Float[Tensor, "B 3 H W"]:
-    """What a transformer network makes of photos of any size, exactly as large as they came."""
+@dataclass(frozen=True)
+class TrunkSpec:
+    """The part of a network that works on small maps, its `trunk`, where pictures are painted in tiles."""
+
+    scale: int
+    """It works at 1 / scale of the resolution."""
+    outer_halo: int
+    """The halo of all that is not in the trunk."""
+    bytes_per_pixel: int
+    """Memory of its maps for each pixel of the picture, in the precision that takes more; measured and rounded up."""
+
+
+@dataclass(frozen=True)
+class TilingSpec:
+    """Requirements of a network on pictures and on their tiles; it has them as `tiling`."""
+
+    multiple: int
+    """Sides of what it is given must be multiples of this. Tiles begin and end at such places, so that its strides meet
+    the pixels that they would meet in the whole picture."""
+    minimum: int
+    """Length of a side."""
+    halo: int
+    """How far away from a pixel, at most, another can be that has a part in it, statistics apart."""
+    bytes_per_pixel: int
+    """Memory of one pass over a picture that is not cut, the picture apart, on the processor, in the precision that
+    takes more; measured at 1024 x 1024 and rounded up."""
+    trunk: TrunkSpec | None = None
+
+    def padded(self, length: int) -> int:
+        """The length of a side as the network is given it."""
+        return padded_length(length, self.multiple, self.minimum)
+
+
+def padded_length(length: int, multiple: int, minimum: int) -> int:
+    """The smallest multiple that is neither less than the length nor less than the minimum, a multiple itself."""
+    return max(-(-length // multiple) * multiple, minimum)
+
+
+def apply_transformer(
+    transformer: Any, content: Float[Tensor, "B 3 H W"], affines: Sequence[Affine]
+) -> Float[Tensor, "B 3 H W"]:
+    """Run a transformer network on photos of any size; the results are exactly as large."""
     height, width = content.shape[2:]
-    padded = pad_to_multiple(content, transformer.multiple, transformer.minimum)
+    padded = pad_to_multiple(content, transformer.tiling.multiple, transformer.tiling.minimum)
     return transformer(padded, affines)[:, :, :height, :width]
 
 
@@ -80,6 +121,12 @@ class ResidualBlock(nn.Module):
         return self.second(self.first(x, first), second, relu=True).add_(x)
 
 
+def autocast(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """The image in the precision in which autocast runs the next convolution, so that less memory moves before it."""
+    device = image.device.type
+    return image.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else image
+
+
 def pad_by_reflection(image: Float[Tensor, "B C H W"], border: int, relu: bool = False) -> Float[Tensor, "B C h w"]:
     """The image, or with `relu` what of it is above 0, continued by its mirror image on all four sides.
 
@@ -93,7 +140,7 @@ def pad_by_reflection(image: Float[Tensor, "B C H W"], border: int, relu: bool =
     batch, channels, height, width = image.shape
     size = (batch, channels, height + 2 * border, width + 2 * border)
     layout = torch.channels_last if image.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-    padded = torch.empty(size, dtype=image.dtype, memory_format=layout)
+    padded = torch.empty(size, dtype=image.dtype, device=image.device, memory_format=layout)
     inner = padded[:, :, border:-border, border:-border]
     if relu:
         torch.clamp_min(image, 0, out=inner)
@@ -119,6 +166,5 @@ def binomial_filter(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]
 def pad_to_multiple(image: Float[Tensor, "B C H W"], multiple: int, minimum: int) -> Float[Tensor, "B C h w"]:
     """The image continued to the right and below until both sides are multiples and at least `minimum`."""
     height, width = image.shape[2:]
-    down = max(-(-height // multiple) * multiple, minimum) - height
-    right = max(-(-width // multiple) * multiple, minimum) - width
+    down, right = (padded_length(side, multiple, minimum) - side for side in (height, width))
     return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image

@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from arbitrary_nst.errors import UsageError
 from arbitrary_nst.models.blocks import (
     Affine,
     ConditionalConv,
     ReflectionConv2d,
     ResidualBlock,
+    TilingSpec,
+    apply_transformer,
     conditioned,
-    paint,
     plain_affines,
     split_affines,
 )
@@ -39,7 +41,7 @@ class JohnsonTransformer(nn.Module):
             as published for many: no biases, a norm after the last convolution too, and a sigmoid.
     """
 
-    multiple, minimum, reach, bytes_per_pixel = 4, 16, 64, 768  # see `tiling.Grid`
+    tiling = TilingSpec(multiple=4, minimum=16, halo=64, bytes_per_pixel=768)
 
     def __init__(self, single: bool) -> None:
         super().__init__()
@@ -88,7 +90,7 @@ class FixedStyles(nn.Module):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the builder needs to build this model again."""
+        """Arguments with which the builder builds this model again."""
         return {"styles": list(self.style_names)}
 
     def style_code(self, name: str) -> Float[Tensor, "1 N"]:
@@ -131,17 +133,17 @@ class FixedStyles(nn.Module):
 
     def forward(self, content: Float[Tensor, "B 3 H W"], code: Float[Tensor, "#B N"]) -> Float[Tensor, "B 3 H W"]:
         """Photos in [0, 1] in the styles of the codes, exactly as large as they came."""
-        return paint(self.transformer, content, self.affines(code))
+        return apply_transformer(self.transformer, content, self.affines(code))
 
 
 def _checked(names: Sequence[str], single: bool) -> tuple[str, ...]:
     listed = ", ".join(names)
     if not names:
-        raise ValueError("a model of fixed styles needs the name of at least one")
+        raise UsageError("a model of fixed styles needs the name of at least one")
     if len(set(names)) < len(names):
-        raise ValueError(f"each style needs a name of its own: {listed}")
+        raise UsageError(f"each style needs a name of its own: {listed}")
     if single and len(names) > 1:
-        raise ValueError(f"single-style knows one style, not {len(names)} ({listed}): choose multi-style")
+        raise UsageError(f"single-style knows one style, not {len(names)} ({listed}): choose multi-style")
     return tuple(names)
 
 

@@ -19,16 +19,15 @@ from arbitrary_nst.models.blocks import (
     ConditionalConv,
     ReflectionConv2d,
     ResidualBlock,
-    binomial_filter,
+    TilingSpec,
+    apply_transformer,
     conditioned,
     pad_to_multiple,
-    paint,
     plain_affines,
     split_affines,
 )
-from arbitrary_nst.normalization import ConditionalInstanceNorm2d, Grain
-from arbitrary_nst.statistics import gram_matrix, mean_std, moments
-from arbitrary_nst.weights import timm_backbone
+from arbitrary_nst.nn.statistics import gram_matrix, mean_std, moments
+from arbitrary_nst.runtime.weights import timm_backbone
 
 EMBEDDING_SIZE = 100
 """Ghiasi et al. 2017, section 3: more brought nothing, and so small a space blends well."""
@@ -66,6 +65,37 @@ class Standardize(nn.Module):
         return (x - self.usual) / (self.deviation + 1e-3)
 
 
+class StyleTokens(nn.Module):
+    """Style vectors of several parts of a painting: means of its feature maps, each weighted by a learned query.
+
+    A query asks every place of the painting how much of its part it is (a softmax over places); token n is the mean
+    that query n gives. Because the queries are the same for all paintings, token n plays the same part in each, and
+    tokens blend linearly.
+
+    Args:
+        channels: of the feature maps, the coarsest last; all are seen at the size of the first.
+        count: N, tokens.
+        width: T, numbers of a token.
+    """
+
+    def __init__(self, channels: Sequence[int], count: int, width: int) -> None:
+        super().__init__()
+        features = 3 + sum(channels)
+        self.norm = nn.LayerNorm(features)
+        self.query = nn.Linear(features, count)
+        self.value = nn.Linear(features, width)
+
+    def forward(
+        self, style: Float[Tensor, "B 3 H W"], maps: Sequence[Float[Tensor, "B _ _ _"]]
+    ) -> Float[Tensor, "B N T"]:
+        """Tokens of paintings in [0, 1] from their feature maps."""
+        size = maps[0].shape[2:]
+        color = F.interpolate(style.float(), size=size, mode="bilinear", antialias=True) - 0.5
+        seen = [4 * color, *(F.interpolate(features, size=size, mode="bilinear") for features in maps)]
+        places = self.norm(torch.cat(seen, 1).flatten(2).mT)
+        return self.query(places).float().softmax(1).mT @ self.value(places).float()
+
+
 class StylePredictor(nn.Module):
     """A classification backbone turned into a map from paintings to embeddings.
 
@@ -79,6 +109,8 @@ class StylePredictor(nn.Module):
             themselves, and which channels go together (their correlations), where there are no more than
             LARGEST_CORRELATED of them: more about palette and texture.
         hidden: width of a layer between summary and embedding; None for the paper's single linear map.
+        tokens: number and width of the tokens that follow the embedding in the code, read from the last two stages
+            (`StyleTokens`); None for no tokens.
         pretrained: start from the backbone's ImageNet weights.
     """
 
@@ -91,12 +123,11 @@ class StylePredictor(nn.Module):
         stages: Sequence[int],
         summary: Literal["mean", "statistics"] = "mean",
         hidden: int | None = None,
+        tokens: tuple[int, int] | None = None,
         pretrained: bool = True,
     ) -> None:
         super().__init__()
-        self.backbone = timm_backbone(backbone, pretrained, features_only=True, out_indices=tuple(stages))
-        if hasattr(self.backbone, "blocks"):  # timm's EfficientNets keep, and compute, what follows the last stage
-            self.backbone.blocks = self.backbone.blocks[: self.backbone.feature_info.get_dicts()[-1]["stage"]]
+        self.backbone = timm_backbone(backbone, pretrained, stages)
         self.summary = summary
         channels = self.backbone.feature_info.channels()
         if summary == "statistics":
@@ -113,16 +144,21 @@ class StylePredictor(nn.Module):
         else:
             layers = nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, EMBEDDING_SIZE)
             self.embed = nn.Sequential(Standardize(features), *layers)
+        self.tokens = None if tokens is None else StyleTokens(self.backbone.feature_info.channels()[-2:], *tokens)
 
     def train(self, mode: bool = True) -> "StylePredictor":
         super().train(mode)
         self.backbone.eval()
         return self
 
-    def summarize(self, style: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """What the embedding is computed from."""
-        style = pad_to_multiple(style, 1, SMALLEST_PAINTING)
-        maps = self.backbone((style - self.mean) / self.std)
+    def maps(self, style: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
+        """Feature maps of the stages that are looked at."""
+        return self.backbone((style - self.mean) / self.std)
+
+    def summarize(
+        self, style: Float[Tensor, "B 3 H W"], maps: Sequence[Float[Tensor, "B _ _ _"]]
+    ) -> Float[Tensor, "B D"]:
+        """Numbers that the embedding is computed from."""
         if self.summary == "mean":
             return torch.cat([features.mean((2, 3)) for features in maps], 1)
         return torch.cat([statistics(features) for features in (style, *maps)], 1)
@@ -132,10 +168,17 @@ class StylePredictor(nn.Module):
         """Before training: learn what is usual among paintings."""
         for module in self.modules():
             if isinstance(module, Standardize):
-                module.measure(torch.cat([self.summarize(style) for style in styles.split(1)]))
+                each = [pad_to_multiple(style, 1, SMALLEST_PAINTING) for style in styles.split(1)]
+                module.measure(torch.cat([self.summarize(style, self.maps(style)) for style in each]))
 
     def forward(self, style: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
-        return self.embed(self.summarize(style))
+        """The embedding and, where there are tokens, all their numbers."""
+        style = pad_to_multiple(style, 1, SMALLEST_PAINTING)
+        maps = self.maps(style)
+        embedding = self.embed(self.summarize(style, maps))
+        if self.tokens is None:
+            return embedding
+        return torch.cat([embedding, self.tokens(style, maps[-2:]).flatten(1)], 1)
 
 
 def statistics(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
@@ -157,27 +200,37 @@ class StyleNetwork(nn.Module):
     deviations of the maps of all five.
     """
 
-    def __init__(self, widths: Sequence[int] = (32, 64, 128, 256, 256), hidden: int = 256) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int] = (32, 64, 128, 256, 256),
+        hidden: int = 256,
+        tokens: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         channels = zip((3, *widths[:-1]), widths, strict=True)
         self.stages = nn.ModuleList(ReflectionConv2d(before, after, stride=2, bias=True) for before, after in channels)
         self.embed = nn.Sequential(nn.Linear(2 * sum(widths), hidden), nn.ReLU(), nn.Linear(hidden, EMBEDDING_SIZE))
+        self.tokens = None if tokens is None else StyleTokens(widths[2:4], *tokens)
 
     def forward(self, style: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
-        x, seen = 2 * pad_to_multiple(style, 1, SMALLEST_PAINTING) - 1, []
+        style = pad_to_multiple(style, 1, SMALLEST_PAINTING)
+        x, maps = 2 * style - 1, []
         for stage in self.stages:
             x = F.relu(stage(x))
-            seen.append(moments(x))
-        return self.embed(torch.cat(seen, 1))
+            maps.append(x)
+        embedding = self.embed(torch.cat([moments(features) for features in maps], 1))
+        if self.tokens is None:
+            return embedding
+        return torch.cat([embedding, self.tokens(style, maps[2:4]).flatten(1)], 1)
 
 
-class PaperTransformer(nn.Module):
+class GhiasiTransformer(nn.Module):
     """The transformer network of Ghiasi et al. 2017 (table 3 there, after Johnson et al. 2016), layer by layer.
 
     1,674,432 convolution weights, 13 predicted norms of 1,379 channels together, about 150 k multiply-adds a pixel.
     """
 
-    multiple, minimum, reach, bytes_per_pixel = 4, 16, 64, 768  # see `tiling.Grid`
+    tiling = TilingSpec(multiple=4, minimum=16, halo=64, bytes_per_pixel=768)
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,84 +253,23 @@ class PaperTransformer(nn.Module):
         return torch.sigmoid(self.to_rgb(x, affines[12]))
 
 
-class Trunk(nn.Module):
-    """The part of the light transformer network that works at an eighth of the resolution, where a position is cheap
-    and sees far.
-
-    Grain keeps flat areas from being stamped with one mark over and over; its coarser octaves let strokes differ from
-    region to region.
-    """
-
-    scale, bytes_per_pixel = 8, 40  # see `tiling.Kept`
-
-    def __init__(self, channels: int, filters: int, blocks: int) -> None:
-        super().__init__()
-        self.grain = nn.ModuleList(Grain(channels, self.scale, spacing=spacing) for spacing in (1, 4, 8))
-        self.blocks = nn.ModuleList(ResidualBlock(channels) for _ in range(blocks))
-        self.out = ConditionalConv(channels, filters, size=1)
-
-    def forward(self, x: Float[Tensor, "B C h w"], affines: Sequence[Affine]) -> Float[Tensor, "B D h w"]:
-        affine = iter(affines)
-        for grain in self.grain:
-            x = grain(x, *next(affine))
-        for block in self.blocks:
-            x = block(x, next(affine), next(affine))
-        return self.out(x, next(affine))
-
-
-class LightTransformer(nn.Module):
-    """A transformer network for processors that wait for memory more than for arithmetic (ours).
-
-    Pixels are folded into channels at quarter resolution, most of the work is done at an eighth (`Trunk`), and the
-    picture unfolds again in two steps. The last unfolding is followed by a fixed binomial filter, which lets no pattern
-    of two pixels' period through: without it the network pleases the loss with a checkerboard of complementary colours.
-    About 56 k multiply-adds a pixel, counted by a test.
-    """
-
-    multiple, minimum, reach, bytes_per_pixel = 8, 16, 184, 128  # see `tiling.Grid`
-    reach_around_trunk = 40
-
-    def __init__(self, quarter: int = 64, eighth: int = 128, half: int = 16, deep: int = 9, fine: int = 2) -> None:
-        super().__init__()
-        self.fold = ConditionalConv(3 * 16, quarter)
-        self.down = ConditionalConv(quarter, eighth, stride=2)
-        self.trunk = Trunk(eighth, quarter, deep)
-        self.grain = Grain(quarter, stride=4)
-        self.fine = nn.ModuleList(ResidualBlock(quarter) for _ in range(fine))
-        self.unfold_half = ReflectionConv2d(quarter, 4 * half)
-        self.half_norm = ConditionalInstanceNorm2d(half)
-        self.unfold_full = ReflectionConv2d(half, 4 * 3)
-        self.rgb_norm = ConditionalInstanceNorm2d(3)
-
-    def forward(self, content: Float[Tensor, "B 3 H W"], affines: Sequence[Affine]) -> Float[Tensor, "B 3 H W"]:
-        after = len(affines) - len(self.fine) * 2 - 3
-        shallow = F.relu(self.fold(F.pixel_unshuffle(content, 4), affines[0]))
-        x = self.trunk(F.relu(self.down(shallow, affines[1])), affines[2:after])
-        affine = iter(affines[after:])
-        # bilinear: enlarged by repetition, each position stamps its own 8x8 pixels
-        x = shallow + F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-        x = F.relu(self.grain(x, *next(affine)))
-        for block in self.fine:
-            x = block(x, next(affine), next(affine))
-        x = self.half_norm(F.pixel_shuffle(self.unfold_half(x), 2), *next(affine))
-        x = F.pixel_shuffle(self.unfold_full(x, relu=True), 2).contiguous()  # three channels last are slow to normalize
-        x = binomial_filter(x)
-        return torch.sigmoid(self.rgb_norm(x, *next(affine)))
-
-
 class StylePrediction(nn.Module):
-    """A style predictor and the transformer network whose normalization it sets."""
+    """A style predictor and the transformer network whose normalization it sets.
+
+    Args:
+        conditioning: how many numbers of a code give gamma and beta, by a linear map.
+    """
 
     code_size = EMBEDDING_SIZE
 
     def __init__(
-        self, predictor: StylePredictor | StyleNetwork, transformer: PaperTransformer | LightTransformer
+        self, predictor: StylePredictor | StyleNetwork, transformer: nn.Module, conditioning: int = EMBEDDING_SIZE
     ) -> None:
         super().__init__()
         self.predictor = predictor
         self.transformer = transformer
         self.channels = [layer.channels for layer in conditioned(transformer)]
-        self.affine = nn.Linear(EMBEDDING_SIZE, 2 * sum(self.channels))
+        self.affine = nn.Linear(conditioning, 2 * sum(self.channels))
         with torch.no_grad():  # every style begins as plain instance normalization, gamma 1 and beta 0
             self.affine.weight.mul_(0.1)
             self.affine.bias.copy_(plain_affines(transformer))
@@ -292,20 +284,9 @@ class StylePrediction(nn.Module):
 
     def forward(self, content: Float[Tensor, "B 3 H W"], code: Float[Tensor, "#B E"]) -> Float[Tensor, "B 3 H W"]:
         """Photos in [0, 1] in the styles of the codes, exactly as large as they came."""
-        return paint(self.transformer, content, self.affines(code))
+        return apply_transformer(self.transformer, content, self.affines(code))
 
 
-def paper(pretrained: bool = True) -> StylePrediction:
+def ghiasi2017(pretrained: bool = True) -> StylePrediction:
     """The network of Ghiasi et al. 2017: Inception-v3 at Mixed_6e and the transformer network of the paper."""
-    return StylePrediction(StylePredictor("inception_v3", stages=[3], pretrained=pretrained), PaperTransformer())
-
-
-def light(pretrained: bool = True) -> StylePrediction:
-    """Our default: statistics of four EfficientNet-Lite0 stages and the light transformer network."""
-    predictor = StylePredictor("tf_efficientnet_lite0", [0, 1, 2, 3], "statistics", hidden=384, pretrained=pretrained)
-    return StylePrediction(predictor, LightTransformer())
-
-
-def normalization_network(pretrained: bool = True) -> StylePrediction:
-    """A style network without pretraining and the light transformer network, learned end to end."""
-    return StylePrediction(StyleNetwork(), LightTransformer())
+    return StylePrediction(StylePredictor("inception_v3", stages=[3], pretrained=pretrained), GhiasiTransformer())

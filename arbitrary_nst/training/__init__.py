@@ -1,8 +1,7 @@
 """Training: options, pictures, networks, the loop, its record and its checkpoints."""
 
-from arbitrary_nst.training.checkpoints import CheckpointError
+from arbitrary_nst.errors import CheckpointError, TrainingDiverged, TrainingInterrupted
 from arbitrary_nst.training.config import PRESETS, TrainConfig
-from arbitrary_nst.training.interruption import TrainingInterrupted
-from arbitrary_nst.training.loop import TrainingDiverged, fit, train
+from arbitrary_nst.training.loop import fit
 
-__all__ = ["PRESETS", "CheckpointError", "TrainConfig", "TrainingDiverged", "TrainingInterrupted", "fit", "train"]
+__all__ = ["PRESETS", "CheckpointError", "TrainConfig", "TrainingDiverged", "TrainingInterrupted", "fit"]

@@ -1,4 +1,4 @@
-"""What a run needs to go on as if it had never stopped, in files that are whole or not there."""
+"""Checkpoints: everything that a run needs to resume exactly, in files that are complete or absent."""
 
 import io
 import logging
@@ -13,18 +13,16 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from arbitrary_nst.paths import written_whole
+from arbitrary_nst.errors import CheckpointError, UsageError
+from arbitrary_nst.runtime.files import atomic_write, detail
+from arbitrary_nst.training.config import CONFIG
 
 logger = logging.getLogger(__name__)
 
-MODEL, BEST = "model.safetensors", "best.safetensors"
+MODEL, BEST, CARD = "model.safetensors", "best.safetensors", "model_card.md"
 
 USUAL = 100
 """Gradient norms that are remembered, to know an exploding one by."""
-
-
-class CheckpointError(RuntimeError):
-    """A file of the run could not be written or read. The message says which, why, and what is still whole."""
 
 
 @dataclass
@@ -50,8 +48,8 @@ class TrainingState:
     best: float = math.inf
     """The lowest objective of a validation so far."""
 
-    def exploding(self, gradient: float, multiple: float) -> bool:
-        """Whether a gradient's norm is no number, or so many times the median of the last ones, if these are many."""
+    def is_spike(self, gradient: float, multiple: float) -> bool:
+        """Return True if the gradient's norm is not finite, or exceeds so many times the median of the last ones."""
         usual = median(self.gradients) if len(self.gradients) >= USUAL // 2 else math.inf
         return not (math.isfinite(gradient) and gradient <= multiple * usual)
 
@@ -71,6 +69,8 @@ class TrainingState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         for name, value in vars(self).items():
+            if name == "scaler" and (value is None or state[name] is None):
+                continue  # of another precision
             if hasattr(value, "load_state_dict"):
                 value.load_state_dict(state[name])
             else:
@@ -96,9 +96,9 @@ class Checkpoints:
         """Refuse to overwrite a run and to resume from nothing (ValueError)."""
         files = self.files()
         if resume and not files:
-            raise ValueError(f"--resume: there is no checkpoint in {self.folder}; leave the flag out to start the run")
+            raise UsageError(f"--resume: there is no checkpoint in {self.folder}; leave the flag out to start the run")
         if not resume and files:
-            raise ValueError(
+            raise UsageError(
                 f"{files[-1]} is of an earlier run: add --resume to go on with it, or name another --run-dir"
             )
 
@@ -125,14 +125,19 @@ class Checkpoints:
             raise CheckpointError(f"{path}: cannot be written ({error.strerror or error}); {whole}") from error
 
     def load(self, state: TrainingState, device: torch.device) -> None:
-        """Take over the newest checkpoint that is whole. Raises CheckpointError where none is."""
+        """Take over the newest checkpoint that is whole. Raises CheckpointError where none is, or it is of others."""
         for file in reversed(self.files()):
             try:
                 content = torch.load(file, map_location=device, weights_only=True)
             except Exception as error:  # whatever a damaged archive makes of its reader
                 logger.warning("%s is damaged (%s): going back to the one before", file, type(error).__name__)
                 continue
-            state.load_state_dict(content)
+            try:
+                state.load_state_dict(content)
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise CheckpointError(
+                    f"{file}: does not fit the options ({detail(error)[:200]}); resume with those of {CONFIG} beside it"
+                ) from error
             return
         raise CheckpointError(f"{self.folder}: no checkpoint can be read; start again in another --run-dir")
 
@@ -143,5 +148,5 @@ def _step(file: Path) -> int:
 
 
 def _write(path: Path, content: io.BytesIO) -> None:
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(content.getbuffer())

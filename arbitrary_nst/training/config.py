@@ -1,4 +1,4 @@
-"""What a run is asked to do: its options, the published set-ups, the objective."""
+"""Options of a training run, published set-ups, and the choice of the objective."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from arbitrary_nst.data import Augmentation
+from arbitrary_nst.errors import UsageError
 from arbitrary_nst.models import MODELS
-from arbitrary_nst.objectives import OBJECTIVES, AdaINObjective, Objective
-from arbitrary_nst.paths import written_whole
+from arbitrary_nst.runtime.files import atomic_write
 from arbitrary_nst.tracking import WandbMode
+from arbitrary_nst.training.objectives import OBJECTIVES, AdaINObjective, Objective, OctavesObjective
 
 CONFIG = "config.json"
+
+NOT_KEPT = ("config", "resume", "allow_pipe")
+"""Options that say how a start was made rather than what the run is."""
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -35,9 +39,10 @@ class TrainConfig:
     model: str = "light"
     """light, paper, adain, adain-vgg19, normalization-network, or, for the paintings of --style-data only,
     single-style, multi-style."""
-    objective: Literal["auto", "relative", "prediction", "johnson", "adain"] = "auto"
-    """auto: the paper's own for paper, adain and adain-vgg19; else relative, which needs no tuning since its terms
-    are shares of what they compare with."""
+    objective: Literal["auto", "relative", "local", "octaves", "prediction", "johnson", "adain"] = "auto"
+    """auto: octaves for light and normalization-network, the paper's own for paper, adain and adain-vgg19, else
+    relative. octaves compares positions with positions, in two octaves of every sample, each with crops of half of
+    --crop-size; local does so in one octave; the terms of relative are shares of what they compare with."""
     loss_weights: dict[str, float] = field(default_factory=dict)
     """Weights of the objective to change, such as `content_weight 2 gram_weight 3`."""
     init: Path | None = None
@@ -45,7 +50,10 @@ class TrainConfig:
     add_styles: bool = False
     """Train only the gammas and betas of the new styles; nothing else of --init changes (multi-style)."""
     resume: bool = False
-    """Go on from the newest whole checkpoint of the run's folder."""
+    """Go on from the newest whole checkpoint of the run's folder, with the options of its config.json; those given
+    beside it change them."""
+    allow_pipe: bool = False
+    """Run the commands ("pipe:...") that a file of options names as data. Allow it only for files that you trust."""
 
     steps: int = 160_000
     minutes: float | None = None
@@ -74,10 +82,10 @@ class TrainConfig:
     """Largest norm of the gradient."""
     patience: int = 10
     """A step is skipped whose gradient is NaN, infinite or exploding; after so many in a row the run stops."""
-    explosion: float = 100.0
+    max_grad_ratio: float = 100.0
     """Exploding: the gradient's norm is this many times the median of the last hundred."""
     ema_decay: float = 0.999
-    """Of the running mean of weights, which is what is validated and saved as the model."""
+    """Of the exponential moving average (EMA) of the weights, which is what is validated and saved as the model."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -102,11 +110,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.preset and self.preset not in PRESETS:
-            raise ValueError(f"--preset {self.preset}: choose one of {', '.join(PRESETS)}")
+            raise UsageError(f"--preset {self.preset}: choose one of {', '.join(PRESETS)}")
         if self.model not in MODELS:
-            raise ValueError(f"--model {self.model}: choose one of {', '.join(MODELS)}")
+            raise UsageError(f"--model {self.model}: choose one of {', '.join(MODELS)}")
         if self.crop_size % 8 or self.crop_size < 32:
-            raise ValueError(f"--crop-size {self.crop_size}: must be a multiple of 8 and at least 32")
+            raise UsageError(f"--crop-size {self.crop_size}: must be a multiple of 8 and at least 32")
         for name in (
             "steps",
             "batch_size",
@@ -115,16 +123,17 @@ class TrainConfig:
             "save_every",
             "keep",
             "validate_every",
+            "validation_pairs",
             "patience",
         ):
             if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
         if self.minutes is not None and self.minutes <= 0:
-            raise ValueError(f"--minutes {self.minutes}: must be above 0")
-        if self.explosion <= 1:
-            raise ValueError(f"--explosion {self.explosion}: must be above 1, in units of the usual gradient")
+            raise UsageError(f"--minutes {self.minutes}: must be above 0")
+        if self.max_grad_ratio <= 1:
+            raise UsageError(f"--max-grad-ratio {self.max_grad_ratio}: must be above 1, in units of the usual gradient")
         if self.add_styles and (self.model != "multi-style" or not (self.resume or self.init)):
-            raise ValueError("--add-styles: needs --model multi-style and, in --init, the file of such a model")
+            raise UsageError("--add-styles: needs --model multi-style and, in --init, the file of such a model")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -165,17 +174,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-5,
         "backbone_rate": 1.0,
     },
-    "normalization-network": {"model": "normalization-network"},
+    "normalization-network": {"model": "normalization-network", "crop_size": 512, "picture_size": 640},
     "light": {
         "model": "light",
+        "loss_weights": {"color_weight": 3.0, "consistency_weight": 1.0},
         "batch_size": 8,
-        "crop_size": 192,
-        "steps": 14_000,
-        "learning_rate": 8e-4,
+        "crop_size": 512,
+        "steps": 20_000,
+        "learning_rate": 6e-4,
         "backbone_rate": 0.3,
         "warmup_steps": 100,
-        "picture_size": 432,
-        "augmentation": Augmentation((1.5, 2.25), (1.0, 2.25), identity_share=0.03),
+        "picture_size": 640,
+        "augmentation": Augmentation((1.0, 1.25), (1.0, 1.25)),
     },
 }
 """Keyword arguments of `TrainConfig` for published set-ups (docs/papers.md) and for the model that ships."""
@@ -189,13 +199,15 @@ def build_objective(config: TrainConfig) -> Objective:
     objective = OBJECTIVES[objective_name(config)]()
     if isinstance(objective, AdaINObjective):
         if not config.model.startswith("adain"):
-            raise ValueError(f"--objective adain: {config.model} decodes no features; choose --model adain")
+            raise UsageError(f"--objective adain: {config.model} decodes no features; choose --model adain")
         if config.model == "adain-vgg19":  # what the decoder is asked to paint are features of the model's encoder
-            objective = replace(objective, network="vgg19")
+            objective = replace(objective, vgg=replace(objective.vgg, network="vgg19"))
+    if isinstance(objective, OctavesObjective) and config.model not in ("light", "normalization-network"):
+        raise UsageError(f"--objective octaves: {config.model} paints no octaves; choose --model light")
     known = objective_weights(objective)
     unknown = [name for name in config.loss_weights if name not in known]
     if unknown:
-        raise ValueError(f"--loss-weights {unknown[0]}: {type(objective).__name__} has {', '.join(known)}")
+        raise UsageError(f"--loss-weights {unknown[0]}: {type(objective).__name__} has {', '.join(known)}")
     return replace(objective, **config.loss_weights)
 
 
@@ -203,7 +215,13 @@ def objective_name(config: TrainConfig) -> Any:
     """The objective of the configuration, or the model's own where it leaves that open."""
     if config.objective != "auto":
         return config.objective
-    return {"paper": "prediction", "adain": "adain", "adain-vgg19": "adain"}.get(config.model, "relative")
+    return {
+        "light": "octaves",
+        "normalization-network": "octaves",
+        "paper": "prediction",
+        "adain": "adain",
+        "adain-vgg19": "adain",
+    }.get(config.model, "relative")
 
 
 def objective_weights(objective: Objective) -> dict[str, float]:
@@ -211,13 +229,37 @@ def objective_weights(objective: Objective) -> dict[str, float]:
     return {name: value for name, value in asdict(objective).items() if name.endswith("_weight")}
 
 
-def save_config(config: TrainConfig, folder: Path) -> str:
-    """Write what `--config FILE` takes back, and return it.
-
-    Left out is what says how this start was made rather than what the run is: --config itself and --resume.
-    """
-    options = {name: value for name, value in asdict(config).items() if name not in ("config", "resume")}
-    text = json.dumps(options, default=str, indent=2)
-    with written_whole(folder / CONFIG) as partial:
+def save_config(config: TrainConfig, path: Path) -> str:
+    """Write what `--config FILE` takes back, and return it."""
+    text = json.dumps(_kept(config), indent=2)
+    with atomic_write(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
     return text
+
+
+def changed_options(config: TrainConfig) -> list[str]:
+    """A line for each option of a run to be resumed that its config.json has otherwise; none where there is no file.
+
+    Raises UsageError where the run trains another model.
+    """
+    path = config.run_dir / CONFIG
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return []
+    if before.get("model", config.model) != config.model:
+        raise UsageError(
+            f"--model {config.model}: {path} is of a run that trains {before['model']}; leave --model out, or name "
+            "another --run-dir"
+        )
+    return [
+        f"--{name.replace('_', '-')} is now {json.dumps(value)}, was {json.dumps(before[name])}"
+        for name, value in _kept(config).items()
+        if name in before and before[name] != value and name != "run_dir"
+    ]
+
+
+def _kept(config: TrainConfig) -> dict[str, Any]:
+    """The options as JSON has them, without those of NOT_KEPT."""
+    options = {name: value for name, value in asdict(config).items() if name not in NOT_KEPT}
+    return json.loads(json.dumps(options, default=str))

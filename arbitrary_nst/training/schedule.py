@@ -1,4 +1,4 @@
-"""How weights move: their learning rates, and the running mean of them that becomes the model."""
+"""Learning rates, and the EMA of the weights that becomes the model."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     return [{"params": group, "scale": scale, "lr": 0.0} for scale, group in groups.items() if group]
 
 
-def running_mean(decay: float) -> Callable[..., None]:
+def ema_update(decay: float) -> Callable[..., None]:
     """Exponential moving average that forgets the random start: the decay of update n is at most (1 + n) / (10 + n)."""
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""How well a run is doing: losses and metrics on pictures that it has not seen, and on some that it has, and grids."""
+"""Validation: losses and metrics on held-out pictures and on some training pictures, and grids."""
 
 from typing import Any
 
@@ -6,13 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchvision.utils import make_grid
+from tqdm import tqdm
 
 from arbitrary_nst.data import Batch
-from arbitrary_nst.features import VGGFeatures
-from arbitrary_nst.metrics import OBJECTIVE, content_drift, gram_gap, style_gap, traits
+from arbitrary_nst.evaluation.metrics import OBJECTIVE, content_drift, gram_gap, image_statistics, style_gap
+from arbitrary_nst.nn.features import VGGFeatures
 from arbitrary_nst.tracking import Tracker
+from arbitrary_nst.training.datasets import on_device
 from arbitrary_nst.training.networks import TrainingModule, style_codes
-from arbitrary_nst.training.pictures import on_device
 
 CHUNK = 8
 """Pairs that are looked at together."""
@@ -22,24 +23,26 @@ CHUNK = 8
 def validate(fabric: Any, module: TrainingModule, judge: VGGFeatures, sets: dict[str, Batch]) -> dict[str, Any]:
     """Means over each set of pairs, by its name: the losses, their sum, the metrics, and the objective of these.
 
-    The metrics are those of `arbitrary_nst.metrics`: what an independent judge would say at this size, up to the
-    precision of the run. A style gap that falls on familiar paintings only is overfitting.
+    The metrics are those of `evaluation.metrics`: what an independent judge would say at this size, up to the
+    precision of the run. A style gap that falls on paintings of the training data only is overfitting.
 
     Args:
         module: in evaluation mode.
-        judge: `metrics.feature_network`.
+        judge: `evaluation.metrics.feature_network`.
     """
     return {name: _means(fabric, module, judge, pairs) for name, pairs in sets.items()}
 
 
 def _means(fabric: Any, module: TrainingModule, judge: VGGFeatures, pairs: Batch) -> dict[str, float]:
     sums: dict[str, float] = {}
-    for chunk in zip(*(part.split(CHUNK) for part in pairs), strict=True):
+    chunks = list(zip(*(part.split(CHUNK) for part in pairs), strict=True))
+    for chunk in tqdm(chunks, "validating", leave=False, disable=None):  # a bar on terminals only
         content, style, number = on_device(chunk, fabric.device)
         with fabric.autocast():
             losses = module(content, style, number)
             output, painting, photo = (
-                traits(judge, image) for image in (stylized(module.model, content, style, number), style, content)
+                image_statistics(judge, image)
+                for image in (stylized(module.model, content, style, number), style, content)
             )
         values = {**losses, "loss": torch.stack(list(losses.values())).sum()} | {
             "style_gap": style_gap(output, painting),
@@ -54,7 +57,7 @@ def _means(fabric: Any, module: TrainingModule, judge: VGGFeatures, pairs: Batch
 def stylized(
     model: Any, content: Float[Tensor, "B 3 S S"], style: Float[Tensor, "B 3 S S"], number: Tensor
 ) -> Float[Tensor, "B 3 S S"]:
-    """What the model makes of pairs."""
+    """Stylized images of pairs."""
     return model(content, style_codes(model, style, number)).float().clamp(0, 1)
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from arbitrary_nst.paths import ImageError
-from arbitrary_nst.video.footage import Footage, Frame
+from arbitrary_nst.runtime.files import ImageError
+from arbitrary_nst.video.frames import Frame, VideoInfo
 from arbitrary_nst.video.motion import opencv
 
 TICK = Fraction(1, 1000)
 
 
 class Camera:
-    """What a camera sees, with the times at which it is asked; it has no end of its own.
+    """Frames of a camera, with the times of the requests; it has no end of its own.
 
     Raises ImageError where there is no such camera.
     """
@@ -30,10 +30,10 @@ class Camera:
             self._capture.release()
             raise ImageError(f"--camera {number}: there is no such camera, or another program uses it")
         rate = Fraction(self._capture.get(cv2.CAP_PROP_FPS) or 25).limit_denominator(1001)
-        self.footage = Footage(picture.shape[:2], rate, TICK)
+        self.info = VideoInfo(picture.shape[:2], rate, TICK)
 
     def frames(self) -> Iterator[Frame]:
-        begin, usual, last = time.monotonic(), 1 / self.footage.rate, -TICK
+        begin, usual, last = time.monotonic(), 1 / self.info.rate, -TICK
         try:
             while True:
                 seen, picture = self._capture.read()
@@ -46,7 +46,7 @@ class Camera:
 
 
 def can_show() -> bool:
-    """Whether this OpenCV has windows: the headless one, of which servers are content, has none."""
+    """Return True if this OpenCV has windows; the headless one has none."""
     return not re.search(r"GUI:\s+NONE", opencv().getBuildInformation())
 
 

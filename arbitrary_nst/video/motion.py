@@ -1,4 +1,4 @@
-"""Where each pixel of a frame was in the frame before, and how far that can be trusted.
+"""Position of each pixel of a frame in the frame before, and how far it can be trusted.
 
 Dense inverse search (Kroeger et al. 2016) by OpenCV. Shapes: H x W pixels; flow is (x, y) in pixels.
 """
@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from arbitrary_nst.paths import ImageError
+from arbitrary_nst.errors import requires
 
 FLOW_PIXELS = 2**19
 """Larger frames are shrunk to so many pixels before motion is looked for; half a pixel there is enough for strokes."""
@@ -22,7 +22,7 @@ Preset = Literal["fast", "medium"]
 
 @dataclass(frozen=True)
 class Motion:
-    """From a frame back to the one before it."""
+    """Motion from a frame back to the one before it."""
 
     flow: Float[np.ndarray, "H W 2"]
     """What to add to a pixel's place to find where it was."""
@@ -34,23 +34,21 @@ class Motion:
 
 
 def opencv() -> Any:
-    """OpenCV. Raises ImageError with what to install where it is missing."""
-    try:
+    """The module of OpenCV. Raises MissingPackageError where it is not installed."""
+    with requires("--smooth", "video", ", or give --smooth 0"):
         import cv2
-    except ImportError as error:
-        raise ImageError("--smooth needs OpenCV: pip install 'arbitrary_nst[video]', or give --smooth 0") from error
     return cv2
 
 
 def estimate_motion(
-    before: UInt8[np.ndarray, "H W 3"], frame: UInt8[np.ndarray, "H W 3"], preset: Preset = "fast"
+    previous: UInt8[np.ndarray, "H W 3"], frame: UInt8[np.ndarray, "H W 3"], preset: Preset = "fast"
 ) -> Motion:
     """The motion between two frames of the same size, whatever they show: after a cut nothing is trusted."""
     cv2 = opencv()
     height, width = frame.shape[:2]
     scale = min(1.0, (FLOW_PIXELS / (height * width)) ** 0.5)
     small = (max(16, round(width * scale)), max(16, round(height * scale)))  # the search needs patches of 8 pixels
-    gray = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (before, frame)]
+    gray = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (previous, frame)]
     earlier, later = (cv2.resize(picture, small, interpolation=cv2.INTER_AREA) for picture in gray)
     search = cv2.DISOpticalFlow_create(
         cv2.DISOPTICAL_FLOW_PRESET_MEDIUM if preset == "medium" else cv2.DISOPTICAL_FLOW_PRESET_FAST
@@ -63,7 +61,7 @@ def estimate_motion(
             cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
             for mask in (visible, boundary)
         )
-    difference = np.abs(frame - warp(before.astype(np.float32), back)).mean(-1)
+    difference = np.abs(frame - warp(previous.astype(np.float32), back)).mean(-1)
     alike = np.exp(-np.square(cv2.GaussianBlur(difference, (0, 0), 2) / CHANGED))
     trust = visible * alike
     narrower = cv2.GaussianBlur(cv2.erode(trust, np.ones((3, 3))), (0, 0), 1.5)
@@ -80,7 +78,7 @@ def warp(picture: Float[np.ndarray, "H W *C"], flow: Float[np.ndarray, "H W 2"])
 
 
 def _visible(back: Float[np.ndarray, "H W 2"], forth: Float[np.ndarray, "H W 2"]) -> Bool[np.ndarray, "H W"]:
-    """Where both motions cancel out (Sundaram et al. 2010, with the constants of Ruder et al. 2016)."""
+    """Mask of positions where both motions cancel out (Sundaram et al. 2010, constants of Ruder et al. 2016)."""
     height, width = back.shape[:2]
     there = warp(forth, back)
     apart = np.square(there + back).sum(-1)
@@ -91,6 +89,6 @@ def _visible(back: Float[np.ndarray, "H W 2"], forth: Float[np.ndarray, "H W 2"]
 
 
 def _boundary(back: Float[np.ndarray, "H W 2"]) -> Bool[np.ndarray, "H W"]:
-    """Where the motion changes from one thing to another (same sources)."""
+    """Mask of motion boundaries (same sources)."""
     slope = sum(np.square(np.gradient(back[..., axis], axis=side)) for axis in (0, 1) for side in (0, 1))
     return slope > 0.01 * np.square(back).sum(-1) + 0.002

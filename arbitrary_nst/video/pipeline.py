@@ -20,7 +20,7 @@ class _Failed:
         self.error = error
 
 
-def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
+def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
     """The same items, made in a thread of its own as many as `depth` before they are asked for.
 
     What `items` raises is raised here. Closing the iterator waits until the thread has ended.
@@ -78,7 +78,7 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-class Clock:
+class StageTimer:
     """Seconds that each stage has worked, not counting what it has waited for others."""
 
     def __init__(self) -> None:

@@ -1,9 +1,11 @@
 """Video files, folders of pictures and animations to frames."""
 
 import glob
+import os
 import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -13,8 +15,19 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from arbitrary_nst.image import DEFAULT_MAX_PIXELS, load_pixel_picture
-from arbitrary_nst.paths import SUFFIXES, ImageError, detail, find_images, naming
-from arbitrary_nst.video.footage import Colours, Footage, Frame, Source, pyav
+from arbitrary_nst.runtime.files import (
+    SUFFIXES,
+    ImageError,
+    Results,
+    detail,
+    find_images,
+    reraise_with_path,
+    unique_names,
+)
+from arbitrary_nst.video.filtering import deinterlaced, with_table
+from arbitrary_nst.video.frames import MATRICES, UNSPECIFIED, Colours, Frame, Source, VideoInfo, open_container, pyav
+from arbitrary_nst.video.sdr import BT709, sdr_table
+from arbitrary_nst.video.timeline import Timeline
 
 ANIMATIONS = (".gif", ".webp")
 
@@ -25,20 +38,31 @@ THREADS = 0
 """Of decoding a video; 0: one a core."""
 
 
-def open_source(path: Path, rate: Fraction, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Source:
-    """Whatever a path names: a video, an animation, or pictures (a folder, a glob, a pattern such as %04d.png).
+def open_source(
+    path: Path, rate: Fraction, max_pixels: int | None = DEFAULT_MAX_PIXELS, results: Results | None = None
+) -> Source:
+    """Open a video, an animation, or pictures (a folder, a glob, a pattern such as %04d.png).
 
     Args:
         rate: of pictures, frames a second.
+        results: as in `runtime.files.find_images`.
 
     Raises ImageError where there is nothing to be read.
     """
-    several = path.is_dir() or (not path.exists() and (COUNTER.search(path.name) or glob.has_magic(str(path))))
+    several = os.path.isdir(path) or (not os.path.exists(path) and (is_pattern(path) or glob.has_magic(str(path))))
     if not several and path.suffix.lower() in ANIMATIONS:
         return Animation(path, max_pixels)
     if several or path.suffix.lower() in SUFFIXES:
-        return Pictures(path, rate, max_pixels)
+        return ImageFiles(path, rate, max_pixels, results)
     return VideoFile(path)
+
+
+def is_pattern(path: Path) -> bool:
+    """Return True for a name of numbered pictures, such as `frame_%04d.png`, but not `50%discount.mp4`."""
+    found = COUNTER.search(path.stem)
+    if found is None or path.suffix.lower() not in SUFFIXES:
+        return False
+    return path.suffix.lower() not in ANIMATIONS or not path.name[found.end()].isalpha()
 
 
 class VideoFile:
@@ -46,8 +70,9 @@ class VideoFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self.damaged = path, 0
-        with naming(path, _reading_failure), self._opened() as container:
+        with reraise_with_path(path, _reading_failure), self.opened() as container:
             stream = _video_stream(container)
+            self.timeline = Timeline(container, stream)
             with closing(self._decoded()) as decoded:
                 first = next(decoded, None)
             if first is None:
@@ -57,13 +82,15 @@ class VideoFile:
             size = (first.height, first.width)
             rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
             frames = stream.frames or round(float(_seconds(container, stream) * rate))
-            self.footage = Footage(
+            colours = Colours(first.color_range, first.colorspace, first.color_primaries, first.color_trc)
+            self._table = sdr_table(colours)
+            self.info = VideoInfo(
                 size=size[::-1] if turn % 180 == 90 else size,
                 rate=rate,
                 time_base=Fraction(stream.time_base or 1 / rate),
                 frames=frames or None,
                 aspect=stream.sample_aspect_ratio or None,
-                colours=Colours(first.color_range, first.colorspace, first.color_primaries, first.color_trc),
+                colours=_written(colours) if self._table is None else Colours(colours.range, BT709, BT709, BT709),
                 matrix=() if matrix is None else tuple(np.frombuffer(bytes(matrix), np.int32).tolist()),
                 quarter_turns=turn // 90 % 4 if turn % 90 == 0 else 0,
             )
@@ -71,22 +98,33 @@ class VideoFile:
 
     def frames(self) -> Iterator[Frame]:
         self.damaged = 0
-        usual, step = 1 / self.footage.rate, self.footage.time_base
-        upright, turned = self.footage.size, self.footage.quarter_turns % 2
-        height, width = upright[::-1] if turned else upright
-        with naming(self.path, _reading_failure), closing(self._decoded()) as decoded:
+        usual, step = 1 / self.info.rate, self.info.time_base
+        with reraise_with_path(self.path, _reading_failure), closing(self._decoded()) as decoded:
             last = None
-            for frame in decoded:
-                time = (Fraction(0) if last is None else last + usual) if frame.pts is None else frame.pts * step
+            for frame in self._in_rgb(deinterlaced(decoded)):
+                ticks = frame.time_base or step
+                time = (Fraction(0) if last is None else last + usual) if frame.pts is None else frame.pts * ticks
                 last = time if last is None else max(time, last + step)  # a player would not go back either
-                rgb = frame.to_ndarray(format="rgb24", height=height, width=width)  # which may change on the way
-                rgb = np.ascontiguousarray(np.rot90(rgb, self.footage.quarter_turns))
-                yield Frame(rgb, last, frame.duration * step if frame.duration else usual)
+                kind = "rgba" if _has_alpha(frame) else "rgb24"
+                pixels = np.rot90(frame.to_ndarray(format=kind), self.info.quarter_turns)
+                rgb, alpha = np.ascontiguousarray(pixels[..., :3]), pixels[..., 3:]
+                opaque = alpha.size == 0 or alpha.min() == 255
+                duration = frame.duration * ticks if frame.duration else usual
+                yield Frame(rgb, last, duration, None if opaque else alpha[..., 0].copy())
 
-    def _opened(self) -> Any:
-        if self.path.is_dir() or not self.path.exists():
+    def _in_rgb(self, frames: Iterator[Any]) -> Iterator[Any]:
+        """Frames of one size, whatever a file changes on the way, in our colours."""
+        upright, turned = self.info.size, self.info.quarter_turns % 2
+        height, width = upright[::-1] if turned else upright
+        depth = ("rgb24", "rgba") if self._table is None else ("rgb48le", "rgba64le")
+        sized = (frame.reformat(width, height, depth[_has_alpha(frame)]) for frame in frames)
+        return sized if self._table is None else with_table(sized, self._table)
+
+    def opened(self) -> Any:
+        """The file as PyAV's container. Raises ImageError where there is none."""
+        if not os.path.exists(self.path) or self.path.is_dir():
             raise ImageError("no such file; check the path")
-        return pyav().open(str(self.path))
+        return open_container(self.path)
 
     def _decoded(self) -> Generator[Any, None, None]:
         """Frames as PyAV gives them; what cannot be decoded is counted and left out.
@@ -102,21 +140,24 @@ class VideoFile:
             yield from islice(self._decoded_in_spite_of_damage(), given, None)
 
     def _decoded_by_threads(self) -> Iterator[Any]:
-        with self._opened() as container:
+        with self.opened() as container:
             stream = _video_stream(container)
-            stream.thread_type, stream.codec_context.thread_count = "AUTO", THREADS
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    raise pyav().error.InvalidDataError(0, "a corrupt frame", str(self.path))
-                yield frame
+            decoder = _decoder(stream)
+            decoder.thread_type, decoder.thread_count = "AUTO", THREADS
+            for packet in self.timeline.restored(container.demux(stream)):
+                for frame in decoder.decode(packet):
+                    if frame.is_corrupt:
+                        raise pyav().error.InvalidDataError(0, "a corrupt frame", str(self.path))
+                    yield frame
 
     def _decoded_in_spite_of_damage(self) -> Iterator[Any]:
         broken = pyav().error.FFmpegError
         failures = sent = given = 0
-        with self._opened() as container:
+        with self.opened() as container:
             stream = _video_stream(container)
-            stream.codec_context.thread_count = 1
-            packets, ended = container.demux(stream), False
+            decoder = _decoder(stream)
+            decoder.thread_count = 1
+            packets, ended = self.timeline.restored(container.demux(stream)), False
             while not ended:
                 try:
                     packet = next(packets, None)
@@ -126,7 +167,7 @@ class VideoFile:
                 ended = packet is None or packet.size == 0
                 sent += packet is not None and packet.size > 0 and not packet.is_discard
                 try:
-                    frames = stream.decode(packet)
+                    frames = decoder.decode(packet)
                 except broken:
                     failures += 1
                     frames = []
@@ -137,35 +178,33 @@ class VideoFile:
         self.damaged = max(failures, sent - given)  # decoders drop some without a word
 
 
-class Pictures:
+class ImageFiles:
     """Numbered or named pictures as frames, in natural order."""
 
-    def __init__(self, path: Path, rate: Fraction, max_pixels: int | None) -> None:
+    def __init__(self, path: Path, rate: Fraction, max_pixels: int | None, results: Results | None) -> None:
         self.path, self.damaged = path, 0
         self._max_pixels = max_pixels
-        counter = COUNTER.search(path.name)
-        if counter and not path.exists():
-            begin, end = path.name[: counter.start()], path.name[counter.end() :]
-            found = find_images([path.with_name(glob.escape(begin) + "*" + glob.escape(end))])
-            numbered = re.compile(re.escape(begin) + r"\d+" + re.escape(end))
-            self.files = [file for file in found if numbered.fullmatch(file.name)]
+        if is_pattern(path) and not os.path.exists(path):
+            found = find_images([path.with_name(COUNTER.sub("*", glob.escape(path.name)))], results=results)
+            files = [file for file in found if numbered(path.name).fullmatch(file.name)]
         else:
-            self.files = find_images([path])
-        if not self.files:
+            files = find_images([path], results=results)
+        if not files:
             raise ImageError(f"{path}: no image matches this pattern; check it")
-        with naming(path, _reading_failure):
+        self.names = unique_names(files)
+        with reraise_with_path(path, _reading_failure):
             first = next(self.frames_of(rate), None)
             if first is None:
                 raise ImageError("none of its pictures can be read; check the files")
-        self.footage = Footage(first.rgb.shape[:2], rate, 1 / rate, len(self.files))
+        self.info = VideoInfo(first.rgb.shape[:2], rate, 1 / rate, len(self.names))
 
     def frames(self) -> Iterator[Frame]:
-        return self.frames_of(self.footage.rate)
+        return self.frames_of(self.info.rate)
 
     def frames_of(self, rate: Fraction) -> Iterator[Frame]:
         """The frames at a rate; a picture that cannot be read is counted and left out, and its time too."""
         self.damaged = 0
-        for index, file in enumerate(self.files):
+        for index, (file, name) in enumerate(self.names.items()):
             try:
                 picture = load_pixel_picture(file, self._max_pixels)
             except ImageError:
@@ -173,7 +212,7 @@ class Pictures:
                 continue
             time = (index - self.damaged) / rate
             alpha = None if picture.alpha is None else picture.alpha[0].numpy()
-            yield Frame(picture.rgb.permute(1, 2, 0).numpy(), time, 1 / rate, alpha, file.stem)
+            yield Frame(picture.rgb.permute(1, 2, 0).numpy(), time, 1 / rate, alpha, name)
 
 
 class Animation:
@@ -181,9 +220,9 @@ class Animation:
 
     def __init__(self, path: Path, max_pixels: int | None) -> None:
         self.path, self.damaged = path, 0
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ImageError(f"{path}: no such file; check the path")
-        with naming(path, _reading_failure), Image.open(path) as picture:
+        with reraise_with_path(path, _reading_failure), Image.open(path) as picture:
             if max_pixels is not None and picture.width * picture.height > max_pixels:
                 raise ImageError(
                     f"{picture.width} x {picture.height} pixels; if you trust the file, raise --max-pixels"
@@ -194,11 +233,11 @@ class Animation:
             size, count = (picture.height, picture.width), getattr(picture, "n_frames", 1)
         total = sum((frame.duration for frame in self.frames()), Fraction(0))
         rate = Fraction(count) / total if total else Fraction(10)
-        self.footage = Footage(size, rate, Fraction(1, 1000), count, loop=loop)
+        self.info = VideoInfo(size, rate, Fraction(1, 1000), count, loop=loop)
 
     def frames(self) -> Iterator[Frame]:
         self.damaged, time = 0, Fraction(0)
-        with naming(self.path, _reading_failure), Image.open(self.path) as picture:
+        with reraise_with_path(self.path, _reading_failure), Image.open(self.path) as picture:
             pages = iter(ImageSequence.Iterator(picture))
             while True:
                 try:
@@ -215,6 +254,11 @@ class Animation:
                 time += duration
 
 
+def numbered(name: str) -> re.Pattern[str]:
+    """The names of files that a pattern stands for."""
+    return re.compile(COUNTER.sub(lambda _: r"\d+", re.escape(name)))
+
+
 # Details of PyAV
 
 
@@ -225,8 +269,26 @@ def _video_stream(container: Any) -> Any:
     raise ImageError("has no video stream; name a file with pictures in it")
 
 
+def _decoder(stream: Any) -> Any:
+    """The decoder of a stream: FFmpeg's own ones leave out the transparency of VP8 and VP9."""
+    library = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
+    if library is None or stream.metadata.get("alpha_mode") != "1":
+        return stream.codec_context
+    return pyav().CodecContext.create(library, "r")
+
+
+def _has_alpha(frame: Any) -> bool:
+    return frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
+
+
 def _kinds(frame: Any) -> set[str]:
     return {data.type.name for data in frame.side_data}
+
+
+def _written(colours: Colours) -> Colours:
+    """Colours as they are, but in a matrix that can be written: RGB has none."""
+    known = colours.space in (UNSPECIFIED, *MATRICES)
+    return colours if known else replace(colours, range=1, space=BT709)
 
 
 def _seconds(container: Any, stream: Any) -> Fraction:

@@ -1,4 +1,4 @@
-"""How steady a video is: the warping error of each frame, as the network painted it and as it was smoothed."""
+"""Steadiness of a video: the warping error of each frame, before and after smoothing."""
 
 import csv
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from arbitrary_nst.figures import line_plot
-from arbitrary_nst.metrics import warping_error
-from arbitrary_nst.paths import written_whole
-from arbitrary_nst.video.checkpoint import Before
+from arbitrary_nst.evaluation.metrics import warping_error
+from arbitrary_nst.image.figures import line_plot
+from arbitrary_nst.runtime.files import atomic_write
 from arbitrary_nst.video.motion import estimate_motion, warp
+from arbitrary_nst.video.progress import PreviousFrame
 
 COLUMNS = ("seconds", "frame_by_frame", "smoothed")
 
 
 def measure(
-    before: Before,
+    previous: PreviousFrame,
     content: UInt8[np.ndarray, "H W 3"],
     painted: Float[np.ndarray, "H W 3"],
     result: Float[np.ndarray, "H W 3"],
@@ -27,15 +27,15 @@ def measure(
 
     The motion is not the one that smoothing has used: it is looked for again, twice as finely.
     """
-    motion = estimate_motion(before.content, content, "medium")
+    motion = estimate_motion(previous.content, content, "medium")
     visible = torch.from_numpy(motion.consistent)[None, None]
-    pairs = ((painted, before.painted), (result, before.result))
+    pairs = ((painted, previous.painted), (result, previous.result))
     return [warping_error(_image(now), _image(warp(then, motion.flow)), visible).item() for now, then in pairs]
 
 
 def write_report(errors: Sequence[Sequence[float]], path: Path) -> str:
     """A table and, beside it, its plot; returns what they say in one line."""
-    with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
         table.writerows([[f"{value:.6g}" for value in row] for row in errors])

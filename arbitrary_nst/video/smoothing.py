@@ -23,19 +23,19 @@ FLOOR = 1.0
 """Variance, in squared levels, below which nothing counts as detail."""
 
 
-def steadied(
-    painted: Float[np.ndarray, "H W 3"], before: Float[np.ndarray, "H W 3"], motion: Motion, smooth: float
+def temporal_blend(
+    painted: Float[np.ndarray, "H W 3"], previous: Float[np.ndarray, "H W 3"], motion: Motion, smooth: float
 ) -> Float[np.ndarray, "H W 3"]:
     """A painted frame, blended with the result before it where the motion can be trusted.
 
     Args:
         painted: what the network made of the frame.
-        before: what this function returned for the frame before, or, at first, what the network made of it.
+        previous: what this function returned for the frame before, or, at first, what the network made of it.
         smooth: how much of its detail comes from before, 0 to below 1; of its tones 1 - (1 - smooth)^2 does, as they
             have no contrast to lose.
     """
     cv2 = opencv()
-    moved = warp(before, motion.flow)
+    moved = warp(previous, motion.flow)
     trust = motion.trust[..., None]
     *new, tones = _bands(cv2, painted)
     *old, old_tones = _bands(cv2, moved)

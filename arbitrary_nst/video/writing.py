@@ -1,15 +1,18 @@
 """Frames to video files, pictures and animations, in segments: what is finished outlasts an interruption.
 
 A segment of a video holds encoded packets, each begun with a fresh encoder; all of them, in their order and with the
-packets of the source's sound, are the file. So it makes no difference where the work was interrupted.
+packets of the source's sound, are the file. So the work can be interrupted anywhere.
 """
 
 import heapq
 import json
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,10 +20,20 @@ import numpy as np
 import torch
 from PIL import Image
 
+from arbitrary_nst.errors import OutputError, UsageError
 from arbitrary_nst.image import save_pixels
-from arbitrary_nst.paths import ImageError, detail, naming, written_whole
-from arbitrary_nst.video.footage import Footage, Frame, pyav
-from arbitrary_nst.video.reading import ANIMATIONS, COUNTER
+from arbitrary_nst.runtime.files import (
+    atomic_write,
+    check_output_folder,
+    check_writable,
+    detail,
+    fitting_name,
+    printable_path,
+    reraise_with_path,
+)
+from arbitrary_nst.video.frames import MATRICES, Frame, VideoInfo, open_container, pyav
+from arbitrary_nst.video.reading import ANIMATIONS, COUNTER, VideoFile, is_pattern, numbered
+from arbitrary_nst.video.timeline import until_broken
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """What FFmpeg calls the files that we write, by suffix."""
@@ -31,13 +44,10 @@ DEFAULT_CODEC = {".webm": "libvpx-vp9"}
 DEFAULT_CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libaom-av1": 24, "libsvtav1": 24}
 """Constant rate factors at which one has to look for a difference, of the codecs that have one."""
 
-_SWS_SPACE = {1: 1, 4: 4, 7: 7, 9: 9}
-"""What libswscale converts to, by FFmpeg's colour space, where it is not the 5 of BT.601."""
-
 
 @runtime_checkable
 class Sink(Protocol):
-    """Where results go."""
+    """Destination of results."""
 
     def add(self, frame: Frame) -> None:
         """The next frame: pixels as they are to be seen, upright, with the times of the source."""
@@ -57,7 +67,7 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class Encoding:
-    """How frames become packets.
+    """Encoding of frames.
 
     Args:
         codec: FFmpeg's name of an encoder.
@@ -67,7 +77,7 @@ class Encoding:
 
     codec: str
     crf: int | None
-    footage: Footage
+    info: VideoInfo
     size: tuple[int, int]
 
     @property
@@ -85,24 +95,24 @@ class Encoding:
 
     def configure(self, context: Any) -> None:
         """Set up an encoder that is not open yet."""
-        stored = self.size if self.footage.quarter_turns % 2 == 0 else self.size[::-1]
+        stored = self.size if self.info.quarter_turns % 2 == 0 else self.size[::-1]
         context.height, context.width = stored
         context.pix_fmt = self.pixel_format
-        context.time_base = self.footage.time_base
-        context.framerate = self.footage.rate
-        if self.footage.aspect is not None:
-            context.sample_aspect_ratio = self.footage.aspect
+        context.time_base = self.info.time_base
+        context.framerate = self.info.rate
+        if self.info.aspect is not None:
+            context.sample_aspect_ratio = self.info.aspect
         context.bit_rate = 0
-        colours = self.footage.colours
+        colours = self.info.colours
         context.color_range, context.colorspace = colours.range, colours.space
         context.color_primaries, context.color_trc = colours.primaries, colours.transfer
 
     def frame(self, frame: Frame) -> Any:
         """A frame as the encoder takes it."""
-        colours, step = self.footage.colours, self.footage.time_base
-        pixels = np.ascontiguousarray(np.rot90(over_white(frame), -self.footage.quarter_turns))
+        colours, step = self.info.colours, self.info.time_base
+        pixels = np.ascontiguousarray(np.rot90(over_white(frame), -self.info.quarter_turns))
         picture = pyav().VideoFrame.from_ndarray(pixels, format="rgb24")
-        space = _SWS_SPACE.get(colours.space, 5)
+        space = MATRICES.get(colours.space, MATRICES[5])
         picture = picture.reformat(
             format=self.pixel_format, dst_colorspace=space, dst_color_range=colours.range or None
         )
@@ -120,24 +130,28 @@ class VideoSink:
         work: a folder for segments.
         source: the file to copy these from; None: there is none.
 
-    Raises ImageError where such a file cannot be written, before any work is done.
+    Raises OutputError where such a file cannot be written, before any work is done.
     """
 
-    def __init__(self, path: Path, work: Path, encoding: Encoding, source: Path | None, audio: bool = True) -> None:
+    def __init__(
+        self, path: Path, work: Path, encoding: Encoding, source: VideoFile | None, audio: bool = True
+    ) -> None:
         self.path, self._work, self._encoding = path, work, encoding
         self._source, self._audio = source, audio
         self._packets: list[Any] = []
         self._durations: dict[int, int] = {}
         self._context = None
-        with naming(path, self._failure):
+        self._format = CONTAINERS[path.suffix.lower()]
+        with reraise_with_path(path, self._failure, OutputError):
+            self._copies = [] if source is None else self._held(source)
             self._mux(work / "rehearsal", iter(()))
         (work / "rehearsal").unlink()
 
     def add(self, frame: Frame) -> None:
-        with naming(self.path, self._failure):
+        with reraise_with_path(self.path, self._failure, OutputError):
             if frame.rgb.shape[:2] != self._encoding.size:
                 (height, width), (first_height, first_width) = frame.rgb.shape[:2], self._encoding.size
-                raise ImageError(
+                raise OutputError(
                     f"{frame.name or 'a frame'} has {width} x {height} pixels, the first one {first_width} x "
                     f"{first_height}; in a video all must be of one size"
                 )
@@ -150,16 +164,16 @@ class VideoSink:
     def cut(self) -> None:
         if self._context is None:
             return
-        with naming(self.path, self._failure):
+        with reraise_with_path(self.path, self._failure, OutputError):
             packets = [*self._packets, *self._context.encode(None)]
             rows = [(p.pts, p.dts, self._durations.get(p.pts, 1), p.is_keyframe, p.size) for p in packets]
             content = np.frombuffer(b"".join(map(bytes, packets)), np.uint8)
-            with written_whole(self._work / f"{packets[0].pts:016d}.segment") as partial, partial.open("wb") as file:
+            with atomic_write(self._work / f"{packets[0].pts:016d}.segment") as partial, partial.open("wb") as file:
                 np.savez(file, rows=np.array(rows, np.int64), content=content)
         self._context, self._packets, self._durations = None, [], {}
 
     def finish(self) -> None:
-        with naming(self.path, self._failure), written_whole(self.path) as partial:
+        with reraise_with_path(self.path, self._failure, OutputError), atomic_write(self.path) as partial:
             self._mux(partial, self._finished())
 
     def _encoder(self) -> Any:
@@ -181,42 +195,60 @@ class VideoSink:
                 begin += size
                 last = dts if last is None else max(dts, last + 1)
                 packet.pts, packet.dts, packet.duration = pts, last, duration
-                packet.is_keyframe, packet.time_base = bool(key), self._encoding.footage.time_base
+                packet.is_keyframe, packet.time_base = bool(key), self._encoding.info.time_base
                 yield packet
 
     def _mux(self, path: Path, packets: Iterator[Any]) -> None:
         """Write a file of these packets and the source's."""
-        av, encoding = pyav(), self._encoding
-        suffix = self.path.suffix.lower()
-        options = {"movflags": "faststart"} if suffix in (".mp4", ".m4v", ".mov") else {}
+        encoding = self._encoding
+        options = {"movflags": "faststart"} if self._format in ("mp4", "mov") else {}
         with ExitStack() as stack:
-            output = stack.enter_context(av.open(str(path), "w", format=CONTAINERS[suffix], options=options))
-            video = output.add_stream(encoding.codec, rate=encoding.footage.rate, options=encoding.options)
+            output = stack.enter_context(open_container(path, "w", format=self._format, options=options))
+            video = output.add_stream(encoding.codec, rate=encoding.info.rate, options=encoding.options)
             encoding.configure(video.codec_context)
-            video.time_base = encoding.footage.time_base
-            if encoding.footage.matrix:
-                video.set_display_matrix(encoding.footage.matrix)
+            video.time_base = encoding.info.time_base
+            if encoding.info.matrix:
+                video.set_display_matrix(encoding.info.matrix)
             others: Iterator[Any] = iter(())
             if self._source is not None:
-                container = stack.enter_context(av.open(str(self._source)))
+                container = stack.enter_context(self._source.opened())
                 output.metadata.update(_of_content(container.metadata))
                 if container.chapters():
-                    output.set_chapters(container.chapters())
-                others = _copied(container, self._copies(container, output))
+                    output.set_chapters(self._source.timeline.chapters(container))
+                if self._copies:
+                    streams = [container.streams[index] for index in self._copies]
+                    copies = {stream.index: output.add_stream_from_template(stream) for stream in streams}
+                    for stream in streams:
+                        copies[stream.index].metadata.update(_of_content(stream.metadata))
+                    read = until_broken(container.demux(streams))
+                    others = _copied(self._source.timeline.restored(read), copies)
             output.start_encoding()
             ours = _streamed(packets, video)
             for packet in heapq.merge(ours, others, key=_decoding_time):  # so that neither waits in memory
                 output.mux_one(packet)
 
-    def _copies(self, container: Any, output: Any) -> dict[int, Any]:
-        """Streams that are copied, by index; subtitles only where the file can hold them."""
-        streams = list(container.streams.audio) if self._audio else []
-        streams += [s for s in container.streams.subtitles if s.codec_context.name in output.supported_codecs]
-        copies = {}
-        for stream in streams:
-            copies[stream.index] = output.add_stream_from_template(stream)
-            copies[stream.index].metadata.update(_of_content(stream.metadata))
-        return copies
+    def _held(self, source: VideoFile) -> list[int]:
+        """The sound and subtitles that such a file can hold, by index; of others a line on stderr.
+
+        Raises OutputError where it holds no sound of a source that has some.
+        """
+        with source.opened() as container:
+            sound = list(container.streams.audio) if self._audio else []
+            streams = [*sound, *container.streams.subtitles]
+            held = [stream for stream in streams if _can_hold(self._format, stream)]
+            unheard = [stream for stream in sound if stream.codec_context is not None]
+            if unheard and not set(sound) & set(held):
+                raise OutputError(
+                    f"cannot hold the sound, {unheard[0].codec_context.name}; choose a .mkv file, or --audio off"
+                )
+            for stream in streams:
+                if stream not in held:
+                    name = "of an unknown codec" if stream.codec_context is None else stream.codec_context.name
+                    print(
+                        f"{printable_path(self.path)}: left out: {stream.type} stream {stream.index}, {name}",
+                        file=sys.stderr,
+                    )
+            return [stream.index for stream in held]
 
     def _failure(self, error: Exception) -> str:
         return (
@@ -225,35 +257,43 @@ class VideoSink:
         )
 
 
+def _can_hold(file_format: str, stream: Any) -> bool:
+    """Return True if a stream can be copied into such a file: its header is written to memory."""
+    if stream.codec_context is None:
+        return False
+    try:
+        with pyav().open(BytesIO(), "w", format=file_format) as output:
+            output.add_stream_from_template(stream)
+            output.start_encoding()
+    except (pyav().error.FFmpegError, ValueError):
+        return False
+    return True
+
+
 def _streamed(packets: Iterator[Any], stream: Any) -> Iterator[Any]:
     for packet in packets:
         packet.stream = stream
         yield packet
 
 
-def _copied(container: Any, copies: dict[int, Any]) -> Iterator[Any]:
-    """The packets of streams that are copied, as they are, to the end or to where the file breaks off."""
-    if not copies:
-        return
-    packets = container.demux([container.streams[index] for index in copies])
-    while True:
-        try:
-            packet = next(packets, None)
-        except pyav().error.FFmpegError:
-            return
-        if packet is None:
-            return
+def _copied(packets: Iterator[Any], copies: dict[int, Any]) -> Iterator[Any]:
+    """The packets of streams that are copied, as they are, but that no stream goes back in time."""
+    last: dict[int, int] = {}
+    for packet in packets:
         if packet.size and packet.pts is not None:
+            dts: int = packet.pts if packet.dts is None else packet.dts
+            last[packet.stream_index] = packet.dts = max(dts, last.get(packet.stream_index, dts - 1) + 1)
+            packet.pts = max(packet.pts, last[packet.stream_index])
             packet.stream = copies[packet.stream_index]
             yield packet
 
 
 def _decoding_time(packet: Any) -> Fraction:
-    return (packet.pts if packet.dts is None else packet.dts) * packet.time_base
+    return packet.dts * packet.time_base
 
 
 def _of_content(metadata: dict[str, str]) -> dict[str, str]:
-    """What metadata say of the content, and not of the file or of who wrote it."""
+    """Metadata about the content, not about the file or its writer."""
     of_file = {"encoder", "major_brand", "minor_version", "compatible_brands", "vendor_id", "handler_name", "duration"}
     return {key: value for key, value in metadata.items() if key.lower() not in of_file}
 
@@ -269,10 +309,11 @@ class PictureSink:
 
     def add(self, frame: Frame) -> None:
         self._number += 1
-        if COUNTER.search(self.path.name):
-            file = self.path.with_name(COUNTER.sub(lambda counter: counter.group() % self._number, self.path.name))
+        pattern = _pattern(self.path)
+        if pattern != self.path and frame.name:
+            file = self.path / fitting_name(frame.name, ".png")
         else:
-            file = self.path / f"{frame.name or f'{self._number:06d}'}.png"
+            file = pattern.with_name(COUNTER.sub(lambda counter: counter.group() % self._number, pattern.name))
         _save(frame, file, self._quality)
 
     def cut(self) -> None:
@@ -285,8 +326,8 @@ class PictureSink:
 class AnimationSink:
     """An animated GIF or WebP, which Pillow writes from memory: its frames wait in the work folder until then."""
 
-    def __init__(self, path: Path, work: Path, footage: Footage, quality: int, done: int = 0) -> None:
-        self.path, self._work, self._footage, self._quality = path, work, footage, quality
+    def __init__(self, path: Path, work: Path, info: VideoInfo, quality: int, done: int = 0) -> None:
+        self.path, self._work, self._info, self._quality = path, work, info, quality
         self._number, self._durations = done, []
 
     def add(self, frame: Frame) -> None:
@@ -296,24 +337,34 @@ class AnimationSink:
         _save(frame, self._work / f"{self._number:06d}.png", self._quality)
 
     def cut(self) -> None:
-        with written_whole(self._work / f"{self._number:06d}.durations") as partial:
+        first = self._number - len(self._durations)
+        with atomic_write(self._work / f"{first:06d}.durations") as partial:
             partial.write_text(json.dumps(self._durations))
         self._durations = []
 
     def finish(self) -> None:
         durations = [ms for path in sorted(self._work.glob("*.durations")) for ms in json.loads(path.read_text())]
-        first, *others = (Image.open(path) for path in sorted(self._work.glob("*.png"))[: len(durations)])
+        pages = [_loaded(path) for path in sorted(self._work.glob("*.png"))[: len(durations)]]
+        clear = any(page.mode == "RGBA" for page in pages)
+        first, *others = [page.convert("RGBA") for page in pages] if clear else pages
         options: dict[str, Any] = {"save_all": True, "append_images": others, "duration": durations}
         if self.path.suffix.lower() == ".webp":
-            options |= {"quality": self._quality, "loop": 1 if self._footage.loop is None else self._footage.loop}
+            options |= {"quality": self._quality, "loop": 1 if self._info.loop is None else self._info.loop}
         else:
-            options |= {"optimize": False, "disposal": 2 if first.mode == "RGBA" else 0}
-            options |= {} if self._footage.loop is None else {"loop": self._footage.loop}
+            options |= {"optimize": False, "disposal": 2 if clear else 0}
+            options |= {} if self._info.loop is None else {"loop": self._info.loop}
         with (
-            naming(self.path, lambda error: f"cannot be written ({detail(error)})"),
-            written_whole(self.path) as partial,
+            reraise_with_path(self.path, lambda error: f"cannot be written ({detail(error)})", OutputError),
+            atomic_write(self.path) as partial,
         ):
             first.save(partial, self.path.suffix[1:].upper(), **options)
+
+
+def _loaded(path: Path) -> Image.Image:
+    """A picture in memory, its file closed: a system lets few be open at a time."""
+    with Image.open(path) as picture:
+        picture.load()
+    return picture
 
 
 def over_white(frame: Frame) -> np.ndarray:
@@ -329,14 +380,51 @@ def _save(frame: Frame, path: Path, quality: int) -> None:
     save_pixels(rgb, path, None if frame.alpha is None else torch.from_numpy(frame.alpha)[None], quality)
 
 
+def _pattern(path: Path) -> Path:
+    """Names of pictures in a folder where they have no names of their own."""
+    return path if is_pattern(path) and not os.path.isdir(path) else path / "%06d.png"
+
+
 def is_video(path: Path) -> bool:
-    """Whether an output is a video file."""
+    """Return True if an output is a video file."""
     return not is_pictures(path) and path.suffix.lower() in CONTAINERS
 
 
 def is_pictures(path: Path) -> bool:
-    """Whether an output is a folder of pictures or a pattern for them."""
-    return bool(COUNTER.search(path.name)) or path.is_dir() or not path.suffix
+    """Return True if an output is a folder of pictures or a pattern for them."""
+    return os.path.isdir(path) or not path.suffix or is_pattern(path)
+
+
+def folder_of(path: Path) -> Path | None:
+    """The folder in which an output puts pictures; None: it is one file."""
+    return _pattern(path).parent if is_pictures(path) else None
+
+
+def replaced(path: Path, names: Sequence[str] = ()) -> list[Path]:
+    """The files whose place an output may take.
+
+    Args:
+        names: of frames that have names of their own.
+    """
+    if not is_pictures(path):
+        return [path]
+    pattern = _pattern(path)
+    if names and pattern != path:
+        return [path / fitting_name(name, ".png") for name in names]
+    folder = pattern.parent
+    there = folder.iterdir() if folder.is_dir() else ()
+    return [file for file in there if numbered(pattern.name).fullmatch(file.name)]
+
+
+def check_place(path: Path) -> None:
+    """Refuse a place where nothing can be written, before any work. Nothing is created.
+
+    Raises OutputError, and UsageError where a file is in the place of a folder.
+    """
+    file = _pattern(path) if is_pictures(path) else path
+    if file != path:
+        check_output_folder(path)
+    check_writable(file)
 
 
 def check_output(path: Path, codec: str | None, crf: int | None) -> str | None:
@@ -344,20 +432,20 @@ def check_output(path: Path, codec: str | None, crf: int | None) -> str | None:
     suffix = path.suffix.lower()
     if is_pictures(path) or suffix in ANIMATIONS:
         if codec is not None or crf is not None:
-            raise ValueError(f"--codec and --crf: are for video files, and {path} is none")
+            raise UsageError(f"--codec and --crf: are for video files, and {path} is none")
         return None
     if suffix not in CONTAINERS:
         known = " ".join([*CONTAINERS, *ANIMATIONS])
-        raise ValueError(
+        raise UsageError(
             f"--output {path}: unknown suffix '{suffix}'; use one of {known}, a folder, or a name with %04d"
         )
     codec = codec or DEFAULT_CODEC.get(suffix, "libx264")
     if crf is not None and codec not in DEFAULT_CRF:
-        raise ValueError(f"--crf {crf}: {codec} has none; it is for {', '.join(DEFAULT_CRF)}")
+        raise UsageError(f"--crf {crf}: {codec} has none; it is for {', '.join(DEFAULT_CRF)}")
     try:
         kind = pyav().Codec(codec, "w").type
     except ValueError as error:  # what PyAV's UnknownCodecError is
-        raise ValueError(f"--codec {codec}: this FFmpeg has no such encoder; libx264 is one") from error
+        raise UsageError(f"--codec {codec}: this FFmpeg has no such encoder; libx264 is one") from error
     if kind != "video":
-        raise ValueError(f"--codec {codec}: is not for video; libx264 is")
+        raise UsageError(f"--codec {codec}: is not for video; libx264 is")
     return codec

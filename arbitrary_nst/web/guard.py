@@ -1,8 +1,12 @@
-"""What is let in: the page's own requests, from its own origin, without addresses that the server would fetch."""
+"""The guard in front of the server: the page's own requests, from its own origin, about the server's own files."""
 
 import json
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
@@ -33,35 +37,50 @@ LARGEST_QUESTION = 2**20
 """Bytes of a request that holds no file."""
 
 
+HEADERS = [(b"content-security-policy", b"frame-ancestors 'none'"), (b"x-frame-options", b"DENY")]
+"""No other site may show the page within its own."""
+
+
 class Guard:
     """ASGI middleware in front of gradio's server.
 
     Args:
         max_bytes: of one upload.
+        folder: of the files that requests may name.
+        room: returns how many bytes all uploads together may still have.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self.app, self.max_bytes = app, max_bytes
+    def __init__(self, app: ASGIApp, max_bytes: int, folder: Path, room: Callable[[], int]) -> None:
+        self.app, self.max_bytes, self.folder, self.room = app, max_bytes, folder, room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+            await send(message)
+
         refusal = _refusal(scope)
         if refusal is None and scope["method"] == "POST":
             with_file = scope["path"].startswith((f"{API}/upload", f"{API}/component_server"))
             if with_file:
-                receive = _limited(receive, self.max_bytes + LARGEST_QUESTION)
+                room = await run_in_threadpool(self.room)
+                if room < int(Headers(scope=scope).get("content-length") or 0):
+                    refusal = 507, "There is no room for more files here: try again in ten minutes."
+                receive = _limited(receive, min(self.max_bytes + LARGEST_QUESTION, room))
             else:
-                refusal, receive = await _without_addresses(receive)
+                refusal, receive = await _without_foreign_files(receive, self.folder)
         if refusal is None:
             try:
-                await self.app(scope, receive, send)
+                await self.app(scope, receive, send_with_headers)
             except ClientDisconnect:  # or too much was sent
                 refusal = 413, f"Files may have {self.max_bytes} bytes here."
         if refusal is not None:
-            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
+            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send_with_headers)
 
 
 def _refusal(scope: Scope) -> tuple[int, str] | None:
@@ -78,8 +97,8 @@ def _refusal(scope: Scope) -> tuple[int, str] | None:
     return None
 
 
-async def _without_addresses(receive: Receive) -> tuple[tuple[int, str] | None, Receive]:
-    """The request with its body read; refused where the body is no JSON, too long, or names a file elsewhere."""
+async def _without_foreign_files(receive: Receive, folder: Path) -> tuple[tuple[int, str] | None, Receive]:
+    """Read the body of a request; refuse it if it is no JSON, too long, or names a file outside the folder."""
     body = b""
     while True:
         message = await receive()
@@ -89,10 +108,10 @@ async def _without_addresses(receive: Receive) -> tuple[tuple[int, str] | None, 
         if not message.get("more_body"):
             break
     try:
-        remote = _names_address(json.loads(body))
+        foreign = _names_foreign_file(json.loads(body), folder)
     except (ValueError, RecursionError):
         return (400, "The request is not JSON."), receive
-    if remote:
+    if foreign:
         return (403, "This page fetches nothing from elsewhere: save the file and upload it."), receive
     pending = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -102,12 +121,13 @@ async def _without_addresses(receive: Receive) -> tuple[tuple[int, str] | None, 
     return None, again
 
 
-def _names_address(value: Any) -> bool:
-    """Whether a file is named by an address rather than by its place in the temporary folder."""
+def _names_foreign_file(value: Any, folder: Path) -> bool:
+    """Return whether a file is named by an address, or by a path outside the folder."""
     if isinstance(value, dict):
         path = value.get("path")
-        return (isinstance(path, str) and "://" in path) or any(map(_names_address, value.values()))
-    return isinstance(value, list) and any(map(_names_address, value))
+        foreign = isinstance(path, str) and not Path(os.path.normpath(path)).is_relative_to(folder)
+        return foreign or any(_names_foreign_file(item, folder) for item in value.values())
+    return isinstance(value, list) and any(_names_foreign_file(item, folder) for item in value)
 
 
 def _limited(receive: Receive, max_bytes: int) -> Receive:

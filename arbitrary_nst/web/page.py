@@ -1,26 +1,40 @@
 """The page: what is seen, and which action each part of it calls."""
 
+import os
 import threading
-from collections.abc import Callable
+import webbrowser
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 from PIL import Image
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from arbitrary_nst.recipes import PRESETS
-from arbitrary_nst.web import ServeConfig
-from arbitrary_nst.web.actions import AREA_COLORS, AREA_OPACITY, MOST_STYLES, NO_STYLE, Actions, telling
+from arbitrary_nst.errors import UsageError
+from arbitrary_nst.optimization.presets import PRESETS
+from arbitrary_nst.web.actions import (
+    AREA_COLORS,
+    AREA_OPACITY,
+    IDLE,
+    NO_PHOTO,
+    NO_STYLE,
+    Actions,
+    Changes,
+    failed,
+)
+from arbitrary_nst.web.config import ServeConfig
 from arbitrary_nst.web.guard import Guard
-from arbitrary_nst.web.sessions import Sessions
+from arbitrary_nst.web.sessions import MOST_STYLES, RANGES, Cancelled, Screen, Sessions
 
 TITLE = "Photos in the style of paintings"
 
-STYLES = Path(__file__).with_name("page.css")
+STYLES, SCRIPT = Path(__file__).with_name("page.css"), Path(__file__).with_name("page.js")
 
 THEME = gr.themes.Default(
     primary_hue="teal",
@@ -77,35 +91,40 @@ class Page:
         Image.MAX_IMAGE_PIXELS = self.config.max_pixels // 2  # of brushed areas; Pillow refuses twice as many
         local = self.config.host in ("127.0.0.1", "localhost", "::1")
         hosts = ["127.0.0.1", "localhost", "[::1]"] if local else ["*"]
+        middleware = [
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+            Middleware(Guard, max_bytes=self.config.max_bytes, folder=self.sessions.folder, room=self._room),
+        ]
         try:
-            _, url, _ = self.blocks.launch(
-                server_name=self.config.host,
-                server_port=self.config.port,
-                inbrowser=self.config.browser,
-                prevent_thread_lock=True,
-                share=False,
-                quiet=True,
-                footer_links=[],
-                run_history=False,
-                enable_monitoring=False,
-                mcp_server=False,
-                ssr_mode=False,
-                pwa=False,
-                max_file_size=self.config.max_bytes,
-                theme=THEME,
-                css_paths=STYLES,
-                app_kwargs={
-                    "middleware": [
-                        Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
-                        Middleware(Guard, max_bytes=self.config.max_bytes),
-                    ]
-                },
-            )
+            with _without_proxy():
+                _, url, _ = self.blocks.launch(
+                    server_name=self.config.host,
+                    server_port=self.config.port,
+                    inbrowser=False,
+                    prevent_thread_lock=True,
+                    share=False,
+                    quiet=True,
+                    footer_links=[],
+                    run_history=False,
+                    enable_monitoring=False,
+                    mcp_server=False,
+                    ssr_mode=False,
+                    pwa=False,
+                    max_file_size=self.config.max_bytes,
+                    theme=THEME,
+                    css_paths=STYLES,
+                    app_kwargs={"middleware": middleware},
+                )
         except OSError as error:
             wanted = "" if self.config.port is None else f" --port {self.config.port}"
-            raise ValueError(f"--host {self.config.host}{wanted}: is not free; choose another port") from error
+            raise UsageError(f"--host {self.config.host}{wanted}: is not free; choose another port") from error
         threading.Thread(target=self._sweep, daemon=True).start()
+        if self.config.browser:
+            webbrowser.open(url)
         return url
+
+    def _room(self) -> int:
+        return self.config.max_total_bytes - self.sessions.bytes()
 
     def load_model(self) -> None:
         """Load what paints; actions wait for it. Raises what `Painter` raises."""
@@ -115,8 +134,11 @@ class Page:
         self._painter.set_result(Painter(config.model, config.device, config.precision, config.max_pixels))
 
     def close(self) -> None:
-        """Stop the server."""
+        """Stop the server and all that it does."""
         self._closed.set()
+        if not self._painter.done():
+            self._painter.set_exception(Cancelled())
+        self.sessions.end()
         self.blocks.close(verbose=False)
 
     def _sweep(self) -> None:
@@ -154,6 +176,7 @@ class Page:
             placeholder="# Drop a photo here\nor click to choose one",
             elem_id="photo",
         )
+        self.photo_told = gr.HTML(elem_id="photo-told", elem_classes="hint")
         self.example = gr.Button("Try it with an example", size="sm", elem_id="example")
         with gr.Tabs(elem_id="styles"):
             with gr.Tab("Gallery"):
@@ -164,7 +187,7 @@ class Page:
                     label="Your paintings",
                     interactive=True,
                     type="filepath",
-                    file_types=["image"],
+                    file_types=["image", ".heic", ".heif", ".avif"],  # of which some browsers do not know that they are
                     sources=["upload", "clipboard"],
                     columns=3,
                     height=220,
@@ -174,37 +197,30 @@ class Page:
                 )
             with gr.Tab("Style files"):
                 self.saved = gr.File(label="Saved styles (.style)", file_count="multiple", height=220, elem_id="saved")
-        self.chosen = gr.HTML(f'<p class="hint" role="status">{NO_STYLE}</p>', elem_id="chosen")
-        self.weights = [
-            gr.Slider(0, 1, 1, step=0.05, label=f"Share {number}", visible=False, elem_classes="weight")
-            for number in range(1, MOST_STYLES + 1)
-        ]
-        self.start = gr.Button("Paint", variant="primary", elem_id="paint")
+        self.styles_told = gr.HTML(elem_id="styles-told", elem_classes="hint")
+        self.weights = [_slider("weights", f"Share {n + 1}", visible=False) for n in range(MOST_STYLES)]
+        self.hint = gr.HTML(NO_PHOTO, elem_id="hint", elem_classes="hint")
+        with gr.Row(elem_id="start"):
+            self.paint = gr.Button("Paint", variant="primary", interactive=False, scale=3, elem_id="paint")
+            self.cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id="cancel")
 
     def _picture(self) -> None:
-        self.empty = gr.HTML(
-            "<div><strong>Your picture will appear here.</strong>"
+        self.picture = gr.HTML(
+            '<div class="empty"><strong>Your picture will appear here.</strong>'
             "<span>Add a photo, choose a style, and paint. Several styles are mixed.</span></div>",
-            elem_id="empty",
-        )
-        self.picture = gr.ImageSlider(
-            label="Photo and picture",
-            show_label=False,
-            visible=False,
-            interactive=False,
-            buttons=["fullscreen"],
-            max_height=460,
             elem_id="picture",
         )
-        self.download = gr.DownloadButton("Download", visible=False, size="md", elem_id="download")
+        self.status = gr.HTML(elem_id="status", elem_classes="hint", min_height=44)
         with gr.Row():
-            self.strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="0 is the photo's own look")
-            self.scale = gr.Slider(
-                0.25, 4, 1, step=0.05, label="Stroke size", info="of your own paintings", interactive=False
-            )
+            self.jpeg = gr.Button("Download JPEG", size="md", interactive=False, elem_id="jpeg")
+            self.png = gr.Button("Download PNG", size="md", interactive=False, elem_id="png")
+        self.file = gr.HTML(visible="hidden", elem_id="file")
         with gr.Row():
-            self.color = gr.Radio(COLORS, value="none", label="Colours")
-            self.size = gr.Dropdown(SIZES, value=0, label="Size", filterable=False)
+            self.strength = _slider("strength", "Strength", info="0 is the photo", min_width=240)
+            self.scale = _slider("scale", "Stroke size", info="of your own paintings", interactive=False, min_width=240)
+        with gr.Row():
+            self.color = gr.Radio(COLORS, value="none", label="Colours", min_width=240)
+            self.size = gr.Dropdown(SIZES, value=0, label="Size", filterable=False, min_width=240)
         with gr.Accordion("The same on the command line and in Python", open=False, visible=False) as self.elsewhere:
             self.command = gr.Code(language="shell", label="Command", elem_id="command", **CODE)
             self.program = gr.Code(language="python", label="Python", elem_id="program", **CODE)
@@ -213,9 +229,9 @@ class Page:
     def _areas(self) -> None:
         gr.HTML(
             '<p class="hint">Brush over the photo where each style is to show, in its colour. Where nothing is brushed '
-            "the photo keeps its own look.</p>"
+            "the photo stays as it is.</p>"
         )
-        self.legend = gr.HTML(f'<p class="hint">{NO_STYLE}</p>', elem_id="areas-legend")
+        self.legend = gr.HTML(NO_STYLE, elem_id="areas-legend", elem_classes="hint")
         self.editor = gr.ImageEditor(
             label="Areas",
             show_label=False,
@@ -231,106 +247,128 @@ class Page:
             elem_id="editor",
         )
         with gr.Row():
-            self.use_areas = gr.Button("Use these areas", variant="primary", size="md")
+            self.use_areas = gr.Button("Use these areas", variant="primary", size="md", interactive=False)
             self.forget_areas = gr.Button("Forget them", size="md")
-        self.areas_told = gr.HTML(elem_classes="hint")
+        self.areas_told = gr.HTML(elem_id="areas-told", elem_classes="hint")
 
     def _optimization(self) -> None:
         gr.HTML(
             '<p class="hint">The first method of all (Gatys et al. 2016) changes the photo step by step until it has '
-            "what your own paintings have. It takes minutes; stop it when you like what you see. It begins with a "
-            "download of 500 MB if its network is not on this computer yet.</p>"
+            "what your own paintings have. It takes minutes; stop it when you like what you see. Some set-ups begin "
+            "with a download of 500 MB.</p>"
         )
         with gr.Row():
-            self.preset = gr.Dropdown(list(PRESETS), value="relative", label="Set-up", filterable=False)
-            self.side = gr.Slider(64, 1024, 256, step=16, label="Short side")
-            self.steps = gr.Slider(1, 1000, 100, step=1, label="Steps")
+            self.preset = gr.Dropdown(list(PRESETS), value="relative", label="Set-up", filterable=False, min_width=200)
+            self.side = _slider("side", "Short side", min_width=220)
+            self.steps = _slider("steps", "Steps", min_width=220)
         self.optimized_color = gr.Radio(COLORS, value="none", label="Colours")
         with gr.Row():
-            self.optimize = gr.Button("Start", variant="primary", size="md", elem_id="optimize")
+            self.optimize = gr.Button("Start", variant="primary", size="md", interactive=False, elem_id="optimize")
             self.stop = gr.Button("Stop", variant="stop", size="md", visible=False, elem_id="stop")
             self.optimized_download = gr.DownloadButton(
                 "Download PNG", visible=False, size="md", elem_id="optimized-download"
             )
-        self.iterate = gr.Image(
-            label="What it looks like now", interactive=False, type="filepath", height=420, buttons=["fullscreen"]
-        )
+        self.slow_hint = gr.HTML(NO_PHOTO, elem_id="slow-hint", elem_classes="hint")
         self.losses = gr.HTML(elem_classes="hint", elem_id="losses")
+        self.iterate = gr.HTML(elem_id="iterate")
         with gr.Accordion("The same on the command line", open=False):
             self.optimize_command = gr.Code(language="shell", label="Command", **CODE)
 
     # What happens
 
     def _connect(self, blocks: gr.Blocks) -> None:
-        act, canvas = self.actions, [self.photo, self.editor]
-        blocks.load(self._answering(act.show_gallery), None, [self.gallery, self.swatches], **QUIET)
+        act, on = self.actions, self._on
+        paint: dict[str, Any] = {"concurrency_id": "paint", "concurrency_limit": 1}
+        swatches: dict[str, Any] = {"concurrency_id": "swatches", "concurrency_limit": 1}
+        self.controls = [self.gallery, self.strength, self.scale, self.color, self.size]
+        self.controls += [self.preset, self.side, self.steps, self.optimized_color, *self.weights]
+        self.parts: dict[str, Any] = {n: part for n, part in vars(self).items() if isinstance(part, Block)}
+        self.parts |= {f"weight_{index}": weight for index, weight in enumerate(self.weights)}
+
+        desk = gr.Textbox(visible=False)
+        blocks.load(self._answer_first, [desk], list(self.parts.values()), js=SCRIPT.read_text(), **QUIET).then(
+            **on(act.show_swatches, **swatches)
+        )
         blocks.unload(self._leave)
 
-        chosen = {"inputs": [self.gallery], "outputs": [*self.weights, self.chosen, self.legend, self.scale]}
-        self.photo.upload(self._answering(act.take_photo), [self.photo], canvas, preprocess=False, **QUIET)
-        self.photo.clear(self._answering(partial(act.take_photo, upload=None)), None, canvas, **QUIET)
-        gr.on([self.paintings.upload, self.paintings.delete], self._answering(act.take_paintings), [self.paintings],
-              [self.paintings], **QUIET).then(self._answering(act.show_chosen), **chosen, **QUIET)  # fmt: skip
-        gr.on([self.saved.upload, self.saved.delete, self.saved.clear], self._answering(act.take_saved), [self.saved],
-              [self.saved], **QUIET).then(self._answering(act.show_chosen), **chosen, **QUIET)  # fmt: skip
-        self.gallery.change(self._answering(act.show_chosen), **chosen, **QUIET)
+        last: dict[str, Any] = {"trigger_mode": "always_last"}  # what is given while an action runs is not lost
+        photo = {"told": "photo_told", **last}
+        for event in (
+            self.photo.upload(**on(act.take_photo, self.photo, **photo)),
+            self.photo.clear(**on(partial(act.take_photo, upload=None), **photo)),
+        ):
+            event.then(**on(act.show_swatches, **swatches))
+        self.example.click(**on(act.take_example, told="photo_told")).then(
+            **on(act.paint, progress=True, **paint)
+        ).then(**on(act.show_swatches, **swatches))
+        own = [self.paintings.upload, self.paintings.delete]
+        saved = [self.saved.upload, self.saved.delete, self.saved.clear]
+        for events, part, take in ((own, self.paintings, act.take_paintings), (saved, self.saved, act.take_saved)):
+            gr.on(events, **on(take, part, told="styles_told", **last)).then(**on(act.repaint, progress=True, **paint))
 
-        screen = [self.gallery, self.strength, self.scale, self.color, self.size, *self.weights]
-        shown = [self.picture, self.empty, self.download, self.command, self.program, self.needed, self.elsewhere]
-        painting = {"inputs": screen, "outputs": shown, **PAINTING}
-        self.start.click(self._painting(act.paint), **painting)
-        self.example.click(self._answering(act.take_example), None, [*canvas, self.gallery], **QUIET).success(
-            self._painting(act.paint), **painting
-        )
-        changed = [self.strength.release, self.scale.release, self.color.input, self.gallery.input, self.size.input]
-        changed += [weight.release for weight in self.weights]
-        gr.on(changed, self._painting(act.repaint), trigger_mode="always_last", **painting)
-        self.use_areas.click(
-            self._answering(act.take_areas), [self.editor, self.gallery], [self.areas_told, self.ways], **QUIET
-        ).success(self._painting(act.paint), **painting)
-        self.forget_areas.click(
-            self._answering(act.forget_areas), None, [self.editor, self.areas_told], **QUIET
-        ).success(self._painting(act.repaint), **painting)
-        self._connect_optimization()
+        changed = [slider.release for slider in (self.strength, self.scale, *self.weights)]
+        changed += [part.input for part in (self.gallery, self.color, self.size)]
+        gr.on(changed, **on(act.refresh, **last))
+        gr.on(changed, **on(act.repaint, progress=True, **paint, **last))
 
-    def _connect_optimization(self) -> None:
-        buttons = [self.optimize, self.stop]
+        self.paint.click(**on(act.paint, progress=True, **paint))
+        self.cancel.click(**on(act.cancel))
+        for button, suffix in ((self.jpeg, ".jpg"), (self.png, ".png")):
+            button.click(**on(partial(act.download, suffix=suffix), progress=True, **paint)).then(
+                None, None, None, js="() => document.querySelector('#file a')?.click()"
+            )
+        self.use_areas.click(**on(act.take_areas, self.editor, progress=True, preprocess=True, **paint))
+        self.forget_areas.click(**on(act.forget_areas)).then(**on(act.repaint, progress=True, **paint))
+        self.optimize.click(**on(act.optimize, told="losses", concurrency_id="optimize", concurrency_limit=1))
+        self.stop.click(**on(act.stop))
 
-        def running(is_running: bool) -> tuple[Any, Any]:
-            return gr.Button(visible=not is_running), gr.Button(visible=is_running)
+    def _on(
+        self, action: Callable[..., Any], *given: Any, told: str = "status", progress: bool = False, **options: Any
+    ) -> dict[str, Any]:
+        """The arguments of an event that calls an action.
 
-        screen = [self.gallery, self.preset, self.side, self.steps, self.optimized_color, *self.weights]
-        shown = [self.iterate, self.losses, self.optimized_download, self.optimize_command]
-        self.optimize.click(partial(running, True), None, buttons, **QUIET).then(
-            self._iterating(self.actions.optimize), screen, shown, concurrency_id="optimize", **QUIET
-        ).then(partial(running, False), None, buttons, **QUIET)
-        self.stop.click(self._answering(self.actions.stop), None, None, **QUIET)
+        Args:
+            given: parts of the page whose values the action is given, after its session.
+            told: the part that shows what is wrong.
+            progress: the action reports its progress, which is shown there too.
+        """
+        controls = len(self.controls)
 
-    def _answering(self, action: Callable[..., Any]) -> Callable[..., Any]:
-        """An action for the session that asks for it, its errors told."""
-
-        def answer(request: gr.Request, *screen: Any) -> Any:
+        def answer(request: gr.Request, bar: Any = gr.Progress(), *values: Any) -> Iterator[Any]:  # noqa: B008
             session = self.sessions[request.session_hash or ""]
-            with telling(session):
-                return action(session, *screen)
+            report = {"progress": bar} if progress else {}
 
-        return answer
+            def acted() -> Iterator[Changes]:
+                session.screen = Screen.of(values[:controls], list(self.actions.painter.known_styles))
+                yield from action(session, *values[controls:], **report)
 
-    def _painting(self, action: Callable[..., Any]) -> Callable[..., Any]:
-        def answer(request: gr.Request, progress: Any = gr.Progress(), *screen: Any) -> Any:  # noqa: B008
-            session = self.sessions[request.session_hash or ""]
-            with telling(session):
-                return action(session, *screen, progress=progress)
+            yield gr.skip()  # gradio clears the outputs of a generator that yields nothing
+            try:
+                for changes in self.sessions.steps(acted()):
+                    yield self._named(changes)
+            except Exception as error:
+                yield self._named({told: failed(error, session), **IDLE.get(told, {})})
 
-        return answer
+        shown = {"show_progress": "full", "show_progress_on": [self.status]} if progress else {}
+        return {
+            "fn": answer,
+            "inputs": [*self.controls, *given],
+            "outputs": list(self.parts.values()),
+            "preprocess": False,
+            "concurrency_limit": None,
+            **QUIET,
+            **shown,
+            **options,
+        }
 
-    def _iterating(self, action: Callable[..., Any]) -> Callable[..., Any]:
-        def answer(request: gr.Request, *screen: Any) -> Any:
-            session = self.sessions[request.session_hash or ""]
-            with telling(session):
-                yield from action(session, *screen)
+    def _named(self, changes: dict[str, Any]) -> dict[Any, Any]:
+        return {self.parts[name]: change for name, change in changes.items()}
 
-        return answer
+    def _answer_first(self, request: gr.Request, desk: str) -> Iterator[dict[Any, Any]]:
+        session = self.sessions.resume(request.session_hash or "", desk)
+        with suppress(Cancelled):
+            for changes in self.sessions.steps(self.actions.restore(session)):
+                yield self._named(changes)
 
     def _leave(self, request: gr.Request) -> None:
         self.sessions.leave(request.session_hash or "")
@@ -344,9 +382,24 @@ CODE: dict[str, Any] = {
     "buttons": ["copy"],
 }
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-PAINTING: dict[str, Any] = {
-    "concurrency_id": "paint",
-    "concurrency_limit": 1,
-    "api_visibility": "private",
-    "show_progress_on": None,
-}
+
+
+def _slider(name: str, label: str, **options: Any) -> gr.Slider:
+    low, high, step = RANGES[name]
+    default = getattr(Screen, name)
+    return gr.Slider(low, high, default[0] if name == "weights" else default, step=step, label=label, **options)
+
+
+@contextmanager
+def _without_proxy() -> Iterator[None]:
+    """Let no proxy stand between gradio and its own server, which it calls when it starts."""
+    names = ("no_proxy", "NO_PROXY")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ |= dict.fromkeys(names, "*")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -1,16 +1,15 @@
-"""What is on the screen as a command, and as Python: both make the same picture."""
+"""The current settings as a command and as Python: both make the same picture."""
 
 import json
 import shlex
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from arbitrary_nst.batch import StylizeConfig
-from arbitrary_nst.optimization import PRESETS, OptimizeConfig
-from arbitrary_nst.recipes import Recipe
-from arbitrary_nst.styles import is_saved
+from arbitrary_nst.optimization.jobs import PRESETS, OptimizeConfig
+from arbitrary_nst.stylization.jobs import StylizeConfig
+from arbitrary_nst.stylization.style_files import is_saved
 
 LIMITS = ("max_pixels",)
 """Options that decide what is refused, and nothing in the picture."""
@@ -18,7 +17,8 @@ LIMITS = ("max_pixels",)
 HOMES = {
     "arbitrary_nst": ("Stylizer", "blend_codes", "load_image", "load_picture", "save_image"),
     "arbitrary_nst.image": ("load_exif", "resize"),
-    "arbitrary_nst.styles": ("load_style",),
+    "arbitrary_nst.image.masks": ("load_mask", "weighted_masks"),
+    "arbitrary_nst.stylization.style_files": ("load_style",),
 }
 """Where the names come from that programs call."""
 
@@ -43,12 +43,20 @@ def command_line(config: StylizeConfig | OptimizeConfig) -> str:
 def _options(config: StylizeConfig | OptimizeConfig) -> Iterator[tuple[str, Any]]:
     for option in fields(config):
         value = getattr(config, option.name)
-        if isinstance(value, Recipe):
-            preset = PRESETS[config.preset]["recipe"]  # type: ignore[union-attr]
-            changed = [o.name for o in fields(Recipe) if getattr(value, o.name) != getattr(preset, o.name)]
-            yield from ((name, getattr(value, name)) for name in changed)
+        if isinstance(config, OptimizeConfig) and option.name == "optimization":
+            yield from _changes(value, PRESETS[config.preset][option.name])
         elif option.name not in LIMITS and value != _default(option):
             yield option.name, value
+
+
+def _changes(value: Any, default: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of a dataclass that have another value than in `default`, those within it among them."""
+    for option in fields(value):
+        new, old = getattr(value, option.name), getattr(default, option.name)
+        if is_dataclass(new):
+            yield from _changes(new, old)
+        elif new != old:
+            yield option.name, new
 
 
 def _default(option: Field) -> Any:
@@ -88,8 +96,9 @@ def python_code(config: StylizeConfig) -> str:
         content = f"resize(photo.rgb, {config.content_size})"
         alpha = f"None if photo.alpha is None else resize(photo.alpha, {config.content_size})"
     if config.mask:
-        masks = ", ".join(f"load_image({_quoted(mask)})[:, :1]" for mask in config.mask)
-        lines += [f"masks = torch.cat([{masks}])", "code = torch.cat(codes)"]
+        masks = ", ".join(f"load_mask({_quoted(mask)})" for mask in config.mask)
+        shares = [float(f"{weight:g}") for weight in config.style_weights or [1.0] * len(config.mask)]
+        lines += [f"masks = weighted_masks([{masks}], {shares})", "code = torch.cat(codes)"]
         options.append("masks=masks")
     else:
         weights = [float(f"{weight:g}") for weight in config.style_weights]

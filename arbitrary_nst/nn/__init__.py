@@ -1,0 +1,1 @@
+"""Mathematics on feature maps: statistics, pyramids, normalization, losses, and the feature networks."""

@@ -1,0 +1,1 @@
+"""Paths, devices, processes, weights and provenance: the parts that every command needs."""

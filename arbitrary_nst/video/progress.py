@@ -1,0 +1,94 @@
+"""Saved progress: a hidden folder beside the result, which the same command finds again."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from arbitrary_nst.errors import OutputError
+from arbitrary_nst.runtime.files import atomic_write, detail, reraise_with_path
+
+
+@dataclass(frozen=True)
+class PreviousFrame:
+    """Everything that the next frame needs of the one before it."""
+
+    content: UInt8[np.ndarray, "H W 3"]
+    painted: Float[np.ndarray, "H W 3"]
+    """By the network alone."""
+    result: Float[np.ndarray, "H W 3"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Progress of the work at the end of a segment."""
+
+    frames: int = 0
+    previous: PreviousFrame | None = None
+    errors: list[list[float]] = field(default_factory=list)
+    """What the report has so far: seconds, and warping errors of both."""
+
+
+LONGEST_NAME = 200
+"""Bytes of a result's name that are in the folder's; file systems take 255 in all."""
+
+
+class Work:
+    """The folder `.NAME.parts` beside a result.
+
+    What another command has left there is removed.
+
+    Args:
+        job: all that the result depends on; JSON can hold it.
+    """
+
+    def __init__(self, output: Path, job: Mapping[str, Any]) -> None:
+        name = os.fsencode(output.name)
+        short = output.name if len(name) <= LONGEST_NAME else sha256(name).hexdigest()
+        self.folder = output.parent / f".{short}.parts"
+        self._output = output
+        self._progress = self.folder / "progress.npz"
+        mark, content = self.folder / "job.json", json.dumps(job, indent=1, sort_keys=True, default=str)
+        if not mark.is_file() or mark.read_text(encoding="utf-8") != content:
+            self.remove()
+            with reraise_with_path(output, _failure, OutputError), atomic_write(mark) as partial:
+                partial.write_text(content, encoding="utf-8")
+
+    def load(self) -> Progress:
+        """The finished part."""
+        try:
+            with np.load(self._progress) as stored:
+                header = json.loads(str(stored["told"]))
+                previous = (
+                    PreviousFrame(stored["content"], stored["painted"], stored["result"])
+                    if "result" in stored
+                    else None
+                )
+            return Progress(header["frames"], previous, header["errors"])
+        except FileNotFoundError:
+            return Progress()
+
+    def save(self, progress: Progress) -> None:
+        """Note that all before is finished."""
+        header = json.dumps({"frames": progress.frames, "errors": progress.errors})
+        arrays = {} if progress.previous is None else vars(progress.previous)
+        with (
+            reraise_with_path(self._output, _failure, OutputError),
+            atomic_write(self._progress) as partial,
+            partial.open("wb") as file,
+        ):
+            np.savez(file, told=np.array(header), **arrays)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _failure(error: Exception) -> str:
+    return f"what outlasts an interruption cannot be written beside it ({detail(error)}); check the disk"
