@@ -69,8 +69,11 @@ class TilingSpec:
         return padded_length(length, self.multiple, self.minimum)
 
 
-def padded_length(length: int, multiple: int, minimum: int) -> int:
-    """The smallest multiple that is neither less than the length nor less than the minimum, a multiple itself."""
+def padded_length(length: Any, multiple: int, minimum: int) -> Any:
+    """The smallest multiple that is neither less than the length nor less than the minimum, a multiple itself.
+
+    An export knows a length by its symbol only.
+    """
     return max(-(-length // multiple) * multiple, minimum)
 
 
