@@ -42,6 +42,14 @@ def stretch(image: np.ndarray, axis: int) -> np.ndarray:
     return pair.reshape([2 * side if index == axis else side for index, side in enumerate(image.shape)])
 
 
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture in [0, 1] at another size, antialiased bicubic."""
+    if image.shape[2:] == (height, width):
+        return image
+    planes = (Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC) for plane in image[0])
+    return np.stack([np.asarray(plane) for plane in planes])[None].clip(0, 1)
+
+
 def noise(height: int, width: int) -> np.ndarray:
     """The noise that tells the places of an even area apart, (1, 1, height, width)."""
     state = np.arange(1024**2, dtype=np.uint64) * 747796405 + 2891336453 & 0xFFFFFFFF
@@ -67,13 +75,18 @@ def main(folder: str, content: str, style: str, output: str) -> None:
     further = encoder.run(None, {"style": load(style, 2 * size)})[0][:, view:]
 
     octaves = [load(content)]
-    for _ in range(1, (min(octaves[0].shape[2:]) // 512).bit_length()):
+    for _ in range(1, (min(octaves[0].shape[2:]) // 450).bit_length()):
         octaves.insert(0, halve(octaves[0]))
     coarse = octaves[0]
+    if len(octaves) > 1:  # the first of several is painted with a short side of 512 pixels, whatever the photo's size
+        scale = 512 / min(coarse.shape[2:])
+        coarse = resize(coarse, *(int(side * scale + 0.5) for side in coarse.shape[2:]))
     guide = coarse + noise(*coarse.shape[2:])
     (painted,) = stylizer.run(None, {"content": coarse, "guide": guide, "view": first})
     for photo in octaves[1:]:  # from coarse to fine: what was painted, enlarged, with the photo's detail
         height, width = photo.shape[2:]
+        half = -(-height // 2), -(-width // 2)
+        coarse, painted = resize(coarse, *half), resize(painted, *half)
         change = double(painted - coarse)[:, :, :height, :width]
         coarse, before = photo, painted
         guide = photo + change + noise(height, width)

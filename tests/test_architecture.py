@@ -14,7 +14,8 @@ PACKAGE = Path(arbitrary_nst.__file__).parent
 LAYERS = (
     ("errors",),
     ("runtime",),
-    ("image", "nn"),
+    ("image",),
+    ("nn",),
     ("models", "data", "tracking"),
     ("optimization",),
     ("stylization",),

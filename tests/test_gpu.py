@@ -147,7 +147,7 @@ def test_a_recorded_graph_paints_what_lies_in_its_place(light_model):
 
 def test_octaves_of_pixels_are_those_of_the_processor(light_model):
     processor, there = stylizers(light_model)
-    pixels = torch.randint(256, (3, 1030, 1100), dtype=torch.uint8)
+    pixels = torch.randint(256, (3, 1830, 1900), dtype=torch.uint8)
     assert count_octaves(*pixels.shape[1:]) == 3
     code = processor.encode_style(torch.rand(1, 3, 384, 384))
     ours, theirs = (by.paint_pixels(pixels, code).int() for by in (there, processor))

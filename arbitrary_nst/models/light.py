@@ -1,9 +1,9 @@
 """The default model: style prediction with a light transformer network that paints from coarse to fine (ours).
 
-A picture is painted octave by octave. The first octave, with a short side of 512 to 1,023 pixels, is painted from the
-content image alone. Every further octave has twice the size. It is painted from a guide: the painted picture of the
-octave before, enlarged, with the detail that the content image has in this octave put back. One network serves all
-octaves; the style code has one view of the style image for the first octave and one for the others.
+A picture is painted octave by octave. The first octave, with a short side of 512 pixels, is painted from the content
+image alone. Every further octave has twice the size. It is painted from a guide: the painted picture of the octave
+before, enlarged, with the detail that the content image has in this octave put back. One network serves all octaves;
+the style code has one view of the style image for the first octave and one for the others.
 
 Shapes: B batch, E numbers of an embedding, D of a style code, C channels, H x W pixels, h x w positions.
 """

@@ -12,11 +12,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from arbitrary_nst.image import resize
+
 Interval = tuple[int, int]
 """Begin and end along one side of a picture, the end not included."""
 
 FIRST_OCTAVE = 512
-"""Pixels: the short side of the first octave is at least this and less than twice this."""
+"""Pixels: short side at which the first of several octaves is painted, whatever the size of the picture."""
+
+SMALLEST_LEVEL = 450
+"""Pixels: a picture is halved as long as its short side stays at least this."""
 
 NOISE = 0.15
 """Standard deviation of the noise in the guide of every octave."""
@@ -29,8 +34,8 @@ BAND = 256
 
 
 def count_octaves(height: int, width: int) -> int:
-    """The number of octaves of a picture: 1 below a short side of 1,024 pixels, one more for every doubling."""
-    return max(1, (min(height, width) // FIRST_OCTAVE).bit_length())
+    """The number of octaves of a picture: 1 below a short side of 900 pixels, one more for every doubling."""
+    return max(1, (min(height, width) // SMALLEST_LEVEL).bit_length())
 
 
 def halve(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
@@ -158,8 +163,8 @@ class Octave:
 
     Args:
         content: the content image at the size of the octave.
-        coarse: the octave before; None in the first.
-        painted: the painted picture of the octave before.
+        coarse: the octave before; None in the first. It is resized to half the size, unless it has it.
+        painted: the painted picture of the octave before, as large as `coarse`.
         guides: precision of windows that have a guide, which is added up in float32; None: windows have none, and are
             in float32.
     """
@@ -173,6 +178,9 @@ class Octave:
     ) -> None:
         self.content, self.coarse, self.painted, self.guides = content, coarse, painted, guides
         self.size: tuple[int, int] = (content.shape[-2], content.shape[-1])
+        half = (-(-self.size[0] // 2), -(-self.size[1] // 2))
+        if coarse is not None and painted is not None and coarse.shape[-2:] != half:
+            self.coarse, self.painted = resize(coarse, half), resize(painted, half)
 
     def read(self, rows: Interval, columns: Interval) -> View:
         """A window, continued at the right and the lower border. It must begin at multiples of 4 pixels."""
@@ -221,11 +229,14 @@ class Octave:
 def pyramid(content: Picture, octaves: int) -> list[Picture]:
     """The content image in each octave, the smallest first; the last is the image itself.
 
-    Sides are continued until they halve evenly; the last octave is as large as it came.
+    Sides are continued until they halve evenly; the last octave is as large as it came. Where these are all octaves of
+    the picture, the first has a short side of `FIRST_OCTAVE`, so that prints of all sizes begin from the same picture.
     """
     levels = [content]
     for _ in range(octaves - 1):
         levels.insert(0, _halved(levels[0]))
+    if 1 < octaves == count_octaves(content.shape[-2], content.shape[-1]):
+        levels[0] = resize(levels[0], FIRST_OCTAVE)
     return levels
 
 

@@ -80,7 +80,7 @@ class StylizeConfig(SharedConfig):
     make one picture then, blended by --style-weights where masks overlap; what none covers is left as it is."""
     octaves: int | None = None
     """How many octaves are painted, from coarse to fine; 1 paints at full size at once, with strokes of a fixed size in
-    pixels. None: as many as bring the short side down to 512 to 1023 pixels, so that strokes grow with the photo."""
+    pixels. None: as many as begin with a short side of 512 pixels, so that strokes grow with the photo."""
     refine: int = 0
     """Then optimize the result (Kolkin et al. 2022), so many steps a scale from coarse to fine: more of the painting,
     but minutes on a processor, and gigabytes of memory a megapixel."""

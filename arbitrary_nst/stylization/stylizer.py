@@ -229,8 +229,8 @@ class Stylizer:
                 "auto": tiles if the whole photo would take too much of the free memory, and a new attempt in tiles,
                 with a warning in the log, if memory runs out.
             octaves: number of octaves that a coarse-to-fine model paints at most, counted from the finest. 1 paints at
-                full size at once, with strokes of a fixed size in pixels. None: down to a short side of 512 to 1023
-                pixels.
+                full size at once, with strokes of a fixed size in pixels. None: down to a short side of 512
+                pixels, for photos of at least 900.
 
         Returns:
             Pictures as large as the photos, (B, 3, H, W), on the CPU, in float32 and [0, 1].

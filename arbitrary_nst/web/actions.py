@@ -2,7 +2,6 @@
 
 import html
 import logging
-import math
 import re
 import time
 from collections import deque
@@ -273,8 +272,7 @@ class Actions:
         assert preview is not None
         size = self.painter.extent(photo, session.screen.size or None)
         config = self._config(session, photo, styles)
-        halvings = max(0, math.ceil(math.log2(min(size) / PREVIEW)))  # by halves, so that the octaves are the same
-        smaller = replace(config, content_size=min(size) >> halvings) if halvings else config
+        smaller = replace(config, content_size=PREVIEW) if min(size) > PREVIEW else config
         shown = self.painter.extent(photo, smaller.content_size)
         after = session.place(f"{_short(photo.path.stem)}.jpg")
         result = Result(config, photo, styles, size, preview, after)

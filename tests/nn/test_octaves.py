@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from arbitrary_nst.image import resize
 from arbitrary_nst.models import ghiasi2017
 from arbitrary_nst.nn.octaves import (
     NOISE,
@@ -26,7 +27,7 @@ from arbitrary_nst.stylization.stylizer import Stylizer
 
 @pytest.mark.parametrize(
     ("extent", "octaves"),
-    [((1, 1), 1), ((512, 800), 1), ((1023, 1023), 1), ((1024, 1200), 2), ((2047, 8000), 2), ((3000, 4000), 3)],
+    [((1, 1), 1), ((512, 800), 1), ((899, 1023), 1), ((900, 1200), 2), ((1799, 8000), 2), ((3000, 4000), 3)],
 )
 def test_every_doubling_is_an_octave(extent, octaves):
     assert count_octaves(*extent) == octaves
@@ -136,18 +137,40 @@ def stylizer(light_model):
     return Stylizer(model, "cpu", "float32")
 
 
+@pytest.mark.parametrize(("size", "first"), [((900, 1100), (512, 626)), ((1600, 1024), (800, 512)), ((730, 700), None)])
+def test_the_first_of_several_octaves_has_the_same_size_for_all_pictures(size, first):
+    levels = pyramid(torch.rand(1, 3, *size), count_octaves(*size))
+    assert levels[0].shape[2:] == (first or size)
+    for octaves in range(1, len(levels)):  # fewer than the picture has: none is resized
+        assert pyramid(levels[-1], octaves)[0].shape == levels[-octaves].shape
+
+
+def test_what_an_octave_is_painted_from_is_resized_to_half_its_size():
+    content, coarse, painted = torch.rand(1, 3, 61, 90), torch.rand(1, 3, 48, 70), torch.rand(1, 3, 48, 70)
+    view = Octave(content, coarse, painted).read((0, 61), (0, 90))
+    same = Octave(content, resize(coarse, (31, 45)), resize(painted, (31, 45))).read((0, 61), (0, 90))
+    assert view.guide is not None
+    assert view.before is not None
+    assert same.guide is not None
+    assert same.before is not None
+    assert_close(view.guide, same.guide)
+    assert_close(view.before, same.before)
+
+
 @pytest.fixture
 def small_octaves(monkeypatch):
-    """Pictures of 512 pixels have two octaves."""
+    """Pictures of 512 pixels have two octaves, of which the first has 256."""
     monkeypatch.setattr("arbitrary_nst.nn.octaves.FIRST_OCTAVE", 256)
+    monkeypatch.setattr("arbitrary_nst.nn.octaves.SMALLEST_LEVEL", 225)
 
 
 @pytest.mark.usefixtures("small_octaves")
 def test_pictures_are_painted_octave_by_octave(stylizer):
     content, code = torch.rand(1, 3, 530, 514), stylizer.encode_style(torch.rand(1, 3, 96, 96))
-    coarse = halve(content)
+    smallest = resize(halve(content), 256)
     with torch.no_grad():
-        first = stylizer.model(coarse, code).clamp(0, 1)
+        first = resize(stylizer.model(smallest, code).clamp(0, 1), (265, 257))
+        coarse = resize(smallest, (265, 257))
         guided = with_noise(guide(content, coarse, first))
         second = anchor(stylizer.model(content, code, guided, first=False), first).clamp(0, 1)
     assert_close(stylizer(content, code), second, atol=1e-3, rtol=0)

@@ -542,10 +542,10 @@ def test_a_preview_is_shown_and_the_whole_picture_downloaded(desk, pictures, mon
         actions.painter, "save", lambda config, *rest: sizes.append(config.content_size) or save(config, *rest)
     )
     changed(actions.paint, session, progress=unseen)
-    assert min(load_image(session.result.after).shape[2:]) == 24  # halved, as octaves are
+    assert min(load_image(session.result.after).shape[2:]) == 30
     for suffix in (".png", ".jpg"):
         changed(actions.download, session, suffix, progress=unseen)
-    assert sizes == [24, None, None]
+    assert sizes == [30, None, None]
     whole, jpeg = session.result.files
     assert stylize() == 0
     assert whole.read_bytes() == (pictures / "out" / "lake_stylized_dots-png.png").read_bytes()

@@ -4,6 +4,7 @@
 // RGBA pixels are as a canvas gives them.
 
 export const FIRST_OCTAVE = 512;
+const SMALLEST_LEVEL = 450;
 const LUMA = [0.299, 0.587, 0.114];
 const CUBIC = -0.5;
 
@@ -25,7 +26,7 @@ export function fittedSize(width, height, shortSide) {
 }
 
 export function countOctaves(width, height) {
-  const doublings = Math.floor(Math.min(width, height) / FIRST_OCTAVE);
+  const doublings = Math.floor(Math.min(width, height) / SMALLEST_LEVEL);
   return Math.max(1, 32 - Math.clz32(doublings));
 }
 

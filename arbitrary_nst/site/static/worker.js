@@ -167,11 +167,17 @@ async function paint({photo, width, height, code, strength, keepColors}, tell) {
   }
   const octaves = [content];
   while (octaves.length < px.countOctaves(width, height)) octaves.unshift(px.halve(octaves[0]));
+  if (octaves.length > 1) {
+    const [smallest] = octaves;
+    octaves[0] = px.resize(smallest, ...px.fittedSize(smallest.width, smallest.height, px.FIRST_OCTAVE));
+  }
   const area = ({width, height}) => width * height, total = octaves.reduce((sum, level) => sum + area(level), 0);
   let done = area(octaves[0]), coarse = octaves.shift();
   tell({progress: {begin: 0, end: done / total}});
   let painted = await octave(coarse, px.withNoise(coarse), code.slice(0, site.viewSize));
   for (const level of octaves) {
+    const half = [Math.ceil(level.width / 2), Math.ceil(level.height / 2)];
+    [coarse, painted] = [coarse, painted].map(before => px.resize(before, ...half));
     tell({progress: {begin: done / total, end: (done + area(level)) / total}});
     const finer = await octave(level, px.withNoise(px.guide(level, coarse, painted)), code.slice(site.viewSize));
     [painted, coarse, done] = [px.anchor(finer, painted), level, done + area(level)];
