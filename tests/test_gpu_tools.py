@@ -238,9 +238,9 @@ def test_training_goes_on_leaves_out_what_is_no_number_and_fits_what_comes_back(
 
 
 @pytest.mark.slow
-def test_the_last_validation_is_within_the_time(tmp_path, model_file, monkeypatch):
+def test_validations_are_within_the_time_and_alike(tmp_path, model_file, monkeypatch):
     """A clock that counts how often it is looked at, and ten units for a validation."""
-    clock, judged = [0.0], []
+    clock, judged, drawn = [0.0], [], []
 
     def look():
         clock[0] += 1
@@ -248,6 +248,7 @@ def test_the_last_validation_is_within_the_time(tmp_path, model_file, monkeypatc
 
     def validate(*_):
         judged.append(clock[0])
+        drawn.append(torch.rand(()).item())
         clock[0] += 10
         return {"held_out": {}}
 
@@ -257,6 +258,8 @@ def test_the_last_validation_is_within_the_time(tmp_path, model_file, monkeypatc
     record = gpu_train.train(config, until=30, largest=1, tries=1)
     assert record["steps"] > 1
     assert judged[-1] + 10 <= 30 + 4  # a step, and what is looked at after it
+    assert len(drawn) == 2
+    assert len(set(drawn)) == 1
 
 
 def test_the_rate_rises_and_falls_with_the_time():

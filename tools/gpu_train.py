@@ -387,7 +387,9 @@ def train(config: TrainConfig, until: float, largest: int, go_on: Path | None = 
     def judge_now() -> float:
         """Validate and keep the model. Returns the seconds that it took."""
         began = time.time()
-        found = validate(place, judged, judge, {"held_out": held_out})["held_out"]
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)  # losses compare random positions: always the same ones
+            found = validate(place, judged, judge, {"held_out": held_out})["held_out"]
         record["validation"].append({"step": learner.count, "seconds": time.monotonic() - first} | found)
         print("validation", json.dumps(record["validation"][-1]), flush=True)
         save_model(learner.mean, "light", output / "model.safetensors", {"steps": learner.count} | found, half=True)
