@@ -1,11 +1,13 @@
 """The tools for a borrowed GPU, with small numbers on the processor."""
 
+import dataclasses
 import itertools
 import json
 import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,6 +123,16 @@ def test_a_stage_that_fails_costs_only_itself(tmp_path, monkeypatch):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.json", "report.md", "log.txt", "sheet.jpg"}
 
 
+def test_wheels_of_missing_packages_are_unpacked_and_a_broken_one_costs_only_itself(tmp_path):
+    for name in ("borrowed_package", "torch"):
+        with zipfile.ZipFile(tmp_path / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+            archive.writestr(f"{name}/__init__.py", "here = True")
+    (tmp_path / "another_package-1.0-py3-none-any.whl").write_bytes(b"no wheel")
+    folders = gpu_check.unpacked(tmp_path, tmp_path / "site")
+    assert str(tmp_path / "site") in folders
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["borrowed_package"]
+
+
 def test_colours_vary_as_asked_and_greys_stay_grey():
     generator = torch.Generator().manual_seed(0)
     images = 0.3 + 0.4 * torch.rand(6, 3, 8, 8)
@@ -172,12 +184,12 @@ def test_a_checkpoint_comes_back_from_its_pieces(tmp_path):
         gpu_train.read_pieces(tmp_path / "nowhere", CPU)
 
 
-def test_training_goes_on_leaves_out_what_is_no_number_and_fits_what_comes_back(tmp_path, model_file):
-    make_pictures(tmp_path)
-    config = TrainConfig(
-        content_data=(str(tmp_path / "content"),),
-        style_data=(str(tmp_path / "style"),),
-        run_dir=tmp_path / "out",
+def small_training(folder, model_file):
+    make_pictures(folder)
+    return TrainConfig(
+        content_data=(str(folder / "content"),),
+        style_data=(str(folder / "style"),),
+        run_dir=folder / "out",
         init=model_file,
         device="cpu",
         crop_size=64,
@@ -186,6 +198,11 @@ def test_training_goes_on_leaves_out_what_is_no_number_and_fits_what_comes_back(
         warmup_steps=1,
         resident=True,
     )
+
+
+@pytest.mark.slow
+def test_training_goes_on_leaves_out_what_is_no_number_and_fits_what_comes_back(tmp_path, model_file):
+    config = small_training(tmp_path, model_file)
     record = gpu_train.train(config, time.time() + 1, largest=1, tries=1)
     assert record["batch"] == 1
     assert record["steps"] >= 1
@@ -201,6 +218,13 @@ def test_training_goes_on_leaves_out_what_is_no_number_and_fits_what_comes_back(
     assert {"model.safetensors", "checkpoint.pt.0", "sheet.jpg"} <= set(kept)
     assert len(kept) + 3 <= 8
 
+    assert record["rows"][-1]["step"] == record["steps"]
+
+    again = dataclasses.replace(config, run_dir=tmp_path / "again", init=out / "model.safetensors")
+    longer = gpu_train.train(again, time.time() + 1, largest=1, go_on=out, tries=1)
+    assert [row["step"] for row in longer["validation"]] == [record["steps"], record["steps"] + longer["steps"]]
+    assert longer["pairs_per_second"] == pytest.approx(longer["steps"] / longer["seconds"])
+
     learner, _ = gpu_train.build(config, CPU, half=False)
     learner.load_state(gpu_train.read_pieces(out, CPU))
     assert learner.count == record["steps"]
@@ -211,6 +235,31 @@ def test_training_goes_on_leaves_out_what_is_no_number_and_fits_what_comes_back(
     for name, value in learner.module.model.state_dict().items():
         if "running" not in name and "num_batches" not in name:
             assert torch.equal(value, weights[name]), name
+
+
+@pytest.mark.slow
+def test_validations_are_within_the_time_and_alike(tmp_path, model_file, monkeypatch):
+    """A clock that counts how often it is looked at, and ten units for a validation."""
+    clock, judged, drawn = [0.0], [], []
+
+    def look():
+        clock[0] += 1
+        return clock[0]
+
+    def validate(*_):
+        judged.append(clock[0])
+        drawn.append(torch.rand(()).item())
+        clock[0] += 10
+        return {"held_out": {}}
+
+    config = small_training(tmp_path, model_file)
+    monkeypatch.setattr(gpu_train, "time", SimpleNamespace(time=look, monotonic=lambda: 0.0, perf_counter=lambda: 0.0))
+    monkeypatch.setattr(gpu_train, "validate", validate)
+    record = gpu_train.train(config, until=30, largest=1, tries=1)
+    assert record["steps"] > 1
+    assert judged[-1] + 10 <= 30 + 4  # a step, and what is looked at after it
+    assert len(drawn) == 2
+    assert len(set(drawn)) == 1
 
 
 def test_the_rate_rises_and_falls_with_the_time():
@@ -238,6 +287,15 @@ def test_measurements_are_written_case_by_case(tmp_path, model_file):
     assert all(row["ms"] > 0 for row in rows)
     assert gpu_fast.measure(str(model_file), CPU, [(32, 40)], time.time() - 1, tmp_path)[-1]["case"].startswith("not")
     assert gpu_fast.size_of("2160x3840") == (2160, 3840)
+
+
+def test_a_rehearsal_paints_small_pictures(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(gpu_fast, "measure", lambda weights, device, sizes, *_: asked.append(sizes))
+    for options in ([], ["--sizes", "32x40"]):
+        gpu_fast.main(["--device", "cpu", "--output", str(tmp_path), "--until", "0", *options])
+    assert max(height * width for height, width in asked[0]) < 500_000
+    assert asked[1] == [(32, 40)]
 
 
 def test_batches_are_so_small_that_time_suffices(monkeypatch):

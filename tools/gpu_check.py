@@ -18,8 +18,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 TOOLS = Path(__file__).resolve().parent
 ROOT = TOOLS.parent
@@ -56,19 +59,16 @@ def deadlines(minutes: float, stages: Sequence[str], now: float) -> dict[str, fl
     return {stage: ends[stage] - min(GRACE[stage], (end - now) / 5) for stage in stages}
 
 
-def installed(wheels: Path, site: Path) -> list[str]:
+def unpacked(wheels: Path, site: Path) -> list[str]:
     """Folders for PYTHONPATH: the code, and the packages that travelled as wheels where they are missing here."""
-    files = [str(path) for path in sorted(wheels.glob("*.whl")) if not _importable(path)]
-    if files:
-        quiet = ["--quiet", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--upgrade"]
-        subprocess.run([sys.executable, "-m", "pip", "install", *quiet, "--target", str(site), *files], check=True)
+    for wheel in sorted(wheels.glob("*.whl")):
+        if find_spec(wheel.name.partition("-")[0]) is None:
+            try:
+                with ZipFile(wheel) as archive:
+                    archive.extractall(site)
+            except (BadZipFile, OSError) as error:  # what needs the package says so in the log
+                print(f"warning: {wheel}: {error}", file=sys.stderr)
     return [str(ROOT), str(TOOLS), str(site)]
-
-
-def _importable(wheel: Path) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(wheel.name.partition("-")[0]) is not None
 
 
 def run_stage(stage: str, command: list[str], until: float, log: Path, environment: dict[str, str]) -> dict[str, Any]:
@@ -102,8 +102,12 @@ def machine(environment: dict[str, str]) -> Any:
         "from arbitrary_nst.runtime.devices import chosen_device; "
         "d = chosen_device(); print(json.dumps(versions(d) | {'cuda': torch.version.cuda}))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    return json.loads(run.stdout) if run.returncode == 0 else {"error": run.stderr[-500:]}
+    command = [sys.executable, "-c", code]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=True)
+        return json.loads(run.stdout)
+    except (subprocess.SubprocessError, ValueError) as error:
+        return {"error": f"{error} {getattr(error, 'stderr', '')}"[-500:]}
 
 
 def table(report: dict[str, Any]) -> str:
@@ -112,6 +116,7 @@ def table(report: dict[str, Any]) -> str:
     lines = ["# GPU check", "", *(f"- {name}: {value}" for name, value in machine.items()), "", "## Stages", ""]
     lines += ["| stage | exit | seconds |", "|---|---|---|"]
     lines += [f"| {name} | {of['exit']} | {of['seconds']:.0f} |" for name, of in report["stages"].items()]
+    lines += [f"| all of {report['minutes']:g} minutes | | {report.get('total_seconds', 0.0):.0f} |"]
     train, rows = report.get("train") or {}, report.get("fast") or []
     limit = next((row["tflops"] for row in rows if "tflops" in row), None)
     if train:
@@ -178,8 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report: dict[str, Any] = {"minutes": given.minutes, "weights": Path(weights).name, "stages": {}}
     report["packed"] = read(data / "packed.json")
     try:
-        path = installed(data / "wheels", work / "site")
+        path = unpacked(data / "wheels", work / "site")
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+        environment["TQDM_MININTERVAL"] = "60"  # bars would fill the log
+        facts = ThreadPoolExecutor().submit(machine, environment)
         ends = deadlines(given.minutes, stages, began)
         for stage in stages:
             command = [sys.executable, str(TOOLS / f"gpu_{stage}.py"), "--output", str(work / stage)]
@@ -191,9 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 command += ["--weights", str(trained) if trained.exists() else weights]
             command += getattr(given, f"{stage}_options").split()
             report["stages"][stage] = run_stage(stage, command, ends[stage], output / "log.txt", environment)
+            report["machine"], report["total_seconds"] = facts.result(), time.time() - began
             collect(work, output, report)
-        report["machine"] = machine(environment)
-        report["total_seconds"] = time.time() - began
     finally:
         collect(work, output, report)
         shutil.rmtree(work, ignore_errors=True)

@@ -71,7 +71,8 @@ def cases(weights: str, device: torch.device) -> Iterator[tuple[str, Callable[[]
 
 def tests(seconds: float) -> dict[str, Any]:
     """What the tests that need a GPU say."""
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-rfE", "--tb=line", "-p", "no:cacheprovider", str(TESTS)]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-rfE", "--tb=line", "--disable-warnings"]
+    command += ["-p", "no:cacheprovider", str(TESTS)]
     try:
         run = subprocess.run(command, cwd=TESTS.parents[1], capture_output=True, text=True, timeout=max(seconds, 1))
     except subprocess.TimeoutExpired as error:

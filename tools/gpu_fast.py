@@ -33,7 +33,10 @@ from arbitrary_nst.runtime.devices import (
 )
 from arbitrary_nst.stylization.stylizer import Stylizer
 
-SIZES = ("384x384", "1024x1024", "2160x3840", "8192x8192")
+ON_A_GPU = ((384, 384), (1024, 1024), (2160, 3840), (8192, 8192))
+REHEARSAL = ((256, 256), (384, 512))
+"""Sizes on a GPU, and on a processor, where only the way is tried."""
+
 BATCHES = (1, 8)
 BUDGET = 1.5
 """Seconds of repetitions of one case."""
@@ -232,12 +235,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--until", type=float, required=True, help="seconds since 1970")
     parser.add_argument("--weights", default="light")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--sizes", type=size_of, nargs="+", default=[size_of(size) for size in SIZES])
+    parser.add_argument("--sizes", type=size_of, nargs="+", help="HEIGHTxWIDTH")
     given = parser.parse_args(arguments)
     device = chosen_device(given.device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-    measure(given.weights, device, given.sizes, given.until, given.output)
+    sizes = given.sizes or (ON_A_GPU if device.type == "cuda" else REHEARSAL)
+    measure(given.weights, device, sizes, given.until, given.output)
     return 0
 
 

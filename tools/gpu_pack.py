@@ -128,7 +128,7 @@ def pack(config: Pack) -> int:
         for name, content in fixed:
             add(name, content)
         for kind, paths in names.items():
-            for path, name in tqdm(paths.items(), desc=kind, unit="picture", leave=False):
+            for path, name in tqdm(paths.items(), desc=kind, unit="picture", leave=False, disable=None):
                 try:
                     add(f"data/{kind}/{name}.webp", encoded(opened(path, config.short_side), quality))
                 except ImageError as error:

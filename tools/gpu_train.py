@@ -45,8 +45,8 @@ from arbitrary_nst.training.objectives import OctavesObjective, loss_network, su
 from arbitrary_nst.training.schedule import parameter_groups
 from arbitrary_nst.training.validation import validate
 
-ON_A_GPU = {"largest_batch": 32, "validation_pairs": 48, "tries": 10}
-REHEARSAL = {"largest_batch": 2, "validation_pairs": 8, "tries": 2}
+ON_A_GPU = {"largest_batch": 32, "crop_size": 512, "validation_pairs": 48, "tries": 10}
+REHEARSAL = {"largest_batch": 2, "crop_size": 256, "validation_pairs": 2, "tries": 1}
 """Defaults on a GPU, and on a processor, where only the way is tried."""
 
 PIECE = 15 * 2**20
@@ -354,7 +354,10 @@ def build(config: TrainConfig, device: torch.device, half: bool) -> tuple[Learne
 
 
 def train(config: TrainConfig, until: float, largest: int, go_on: Path | None = None, tries: int = 10) -> dict:
-    """Train until that time (seconds since 1970) and write all files. Returns the record."""
+    """Train until that time (seconds since 1970), the last validation included, and write all files.
+
+    Returns the record.
+    """
     began, output = time.monotonic(), config.run_dir
     output.mkdir(parents=True, exist_ok=True)
     device = chosen_device(config.device)
@@ -381,12 +384,29 @@ def train(config: TrainConfig, until: float, largest: int, go_on: Path | None = 
     def keep() -> None:
         (output / "train.json").write_text(json.dumps(record, indent=1))
 
-    def judge_now() -> None:
-        found = validate(place, judged, judge, {"held_out": held_out})["held_out"]
+    def judge_now() -> float:
+        """Validate and keep the model. Returns the seconds that it took."""
+        began = time.time()
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)  # losses compare random positions: always the same ones
+            found = validate(place, judged, judge, {"held_out": held_out})["held_out"]
         record["validation"].append({"step": learner.count, "seconds": time.monotonic() - first} | found)
         print("validation", json.dumps(record["validation"][-1]), flush=True)
         save_model(learner.mean, "light", output / "model.safetensors", {"steps": learner.count} | found, half=True)
         keep()
+        return time.time() - began
+
+    def note(rate: float, seconds: float) -> None:
+        """Add a row about the steps since the last one."""
+        values = torch.stack(pending).cpu()  # the only place where the host waits
+        norms.extend(values[:, -2][values[:, -1] == 0].tolist())
+        if norms:
+            learner.limit.fill_(MAX_GRAD_RATIO * statistics.median(norms[-100:]))
+        means = dict(zip(names, values.nanmean(0).tolist(), strict=True))
+        speed = batch * len(pending) / seconds
+        record["rows"].append({"step": learner.count, "rate": rate, "pairs_per_second": speed} | means)
+        print(json.dumps(record["rows"][-1]), flush=True)
+        pending.clear()
 
     record["batch"] = batch = fitting_batch(learner, make, largest, (until - time.time()) / FEWEST_STEPS)
     crops = make(batch)
@@ -398,34 +418,32 @@ def train(config: TrainConfig, until: float, largest: int, go_on: Path | None = 
     record["bare_ms"] = timed(lambda: learner.bare(sample), device, tries)
     record["data_ms"] = timed(lambda: next(crops), device, tries)
     first = time.monotonic()
-    judge_now()
-    left = until - time.time()
+    stop = until - judge_now()
+    left = stop - time.time()
     if device.type == "cuda" and left > COMPILE_BELOW:
         record["compile"] = compile_if_it_pays(learner, sample, left)
         print("compile", json.dumps(record["compile"]), flush=True)
 
-    names = (*learner.backward(sample), "gradient", "left_out")
-    started, total = time.time(), max(1.0, until - time.time())
-    told, judged_at, pending, norms = time.time(), time.time(), [], []
-    while not learner.count or time.time() < until:
-        rate = rate_at((time.time() - started) / total, learner.count, config.learning_rate, config.warmup_steps)
+    names, before = (*learner.backward(sample), "gradient", "left_out"), learner.count
+    pending: list[Tensor] = []
+    norms: list[float] = []
+    rate, started = 0.0, time.time()
+    told = judged_at = started
+    while learner.count == before or time.time() < stop:
+        progress = (time.time() - started) / max(1.0, stop - started)
+        rate = rate_at(progress, learner.count, config.learning_rate, config.warmup_steps)
         pending.append(learner.step(next(crops), rate))
         if len(pending) == LOG_EVERY:
-            values = torch.stack(pending).cpu()  # the only place where the host waits
-            norms = [*norms, *values[:, -2][values[:, -1] == 0].tolist()][-100:]
-            if norms:
-                learner.limit.fill_(MAX_GRAD_RATIO * statistics.median(norms))
-            speed = batch * len(pending) / (time.time() - told)
-            means = dict(zip(names, values.nanmean(0).tolist(), strict=True))
-            record["rows"].append({"step": learner.count, "rate": rate, "pairs_per_second": speed} | means)
-            print(json.dumps(record["rows"][-1]), flush=True)
-            pending, told = [], time.time()
-            if time.time() - judged_at > VALIDATE_EVERY and until - time.time() > VALIDATE_EVERY / 2:
-                judge_now()
+            note(rate, time.time() - told)
+            told = time.time()
+            if told - judged_at > VALIDATE_EVERY and stop - told > VALIDATE_EVERY / 2:
+                stop = until - judge_now()
                 told = judged_at = time.time()
     wait(device)
-    taken = time.time() - started
-    record |= {"steps": learner.count, "seconds": taken, "pairs_per_second": learner.count * batch / taken}
+    if pending:
+        note(rate, time.time() - told)
+    taken, steps = time.time() - started, learner.count - before
+    record |= {"steps": steps, "seconds": taken, "pairs_per_second": steps * batch / taken}
     record["tflops"] = record["pairs_per_second"] * record["flops_per_pair"] / 1e12
     if device.type == "cuda":
         record["memory_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
@@ -445,7 +463,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--go-on", type=Path, help="folder of an earlier output, whose checkpoint is gone on from")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--largest-batch", type=int)
-    parser.add_argument("--crop-size", type=int, default=512)
+    parser.add_argument("--crop-size", type=int)
     parser.add_argument("--validation-pairs", type=int)
     parser.add_argument("--learning-rate", type=float, default=6e-4)
     given = parser.parse_args(arguments)
@@ -456,7 +474,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run_dir=given.output,
         init=Path(given.weights),
         device=given.device,
-        crop_size=given.crop_size,
+        crop_size=given.crop_size or defaults["crop_size"],
         picture_size=640,
         memory_gb=32.0,
         resident=True,
