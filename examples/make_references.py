@@ -13,7 +13,7 @@ from pathlib import Path
 from arbitrary_nst import Stylizer, load_image, save_image
 from arbitrary_nst.image import resize
 from arbitrary_nst.image.figures import contact_sheet
-from arbitrary_nst.optimization.gatys import optimize
+from arbitrary_nst.optimization.loop import optimize
 from arbitrary_nst.optimization.presets import PRESETS
 from arbitrary_nst.runtime.devices import chosen_device, chosen_precision, keep_freed_memory
 

@@ -370,7 +370,7 @@ def refined(
     pixels: UInt8[Tensor, "3 H W"], photo: Photo, look: Look, config: StylizeConfig, device: torch.device
 ) -> UInt8[Tensor, "3 H W"]:
     """A result optimized further for its paintings, from coarse to fine."""
-    from arbitrary_nst.optimization.gatys import refine  # what most runs do without
+    from arbitrary_nst.optimization.loop import refine  # what most runs do without
 
     image = refine(
         photo.pixels[None] / 255,

@@ -21,7 +21,7 @@ from arbitrary_nst.web.config import ServeConfig
 from arbitrary_nst.web.sessions import MOST_STYLES, Cancelled, Result, Session, Sessions, Source
 
 if TYPE_CHECKING:
-    from arbitrary_nst.optimization.gatys import Iterate
+    from arbitrary_nst.optimization.loop import Iterate
     from arbitrary_nst.stylization.jobs import StylizeConfig
     from arbitrary_nst.web.painting import Painter
 
@@ -370,8 +370,8 @@ class Actions:
 
     def optimize(self, session: Session) -> Iterator[Changes]:
         """Show the iterates as they come; the last one, or where it is stopped, can be downloaded."""
-        from arbitrary_nst.optimization.gatys import feature_network
         from arbitrary_nst.optimization.jobs import PRESETS, OptimizeConfig, load_material, run, save
+        from arbitrary_nst.optimization.loop import feature_network
         from arbitrary_nst.web.snippets import command_line
 
         hint, screen = self._slow_hint(session), session.screen

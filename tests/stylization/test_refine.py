@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from arbitrary_nst.image import load_image, load_picture
-from arbitrary_nst.optimization.gatys import refine
+from arbitrary_nst.optimization.loop import refine
 
 
 def blobs(height: int, width: int, seed: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from arbitrary_nst.image import resize
 from arbitrary_nst.optimization.canvases import Painted, Pixels
-from arbitrary_nst.optimization.gatys import OptimizationDiverged, Targets, descend, optimize
+from arbitrary_nst.optimization.loop import OptimizationDiverged, Targets, descend, optimize
 from arbitrary_nst.optimization.presets import PRESETS, OptimizationConfig, equal
 from arbitrary_nst.training.objectives import RelativeObjective
 
@@ -314,7 +314,7 @@ def test_recipes_refuse_nonsense_by_the_option_name(options, flag):
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_presets_run_with_random_features(name):
     """Every preset's layers exist in its network, and its loop turns."""
-    from arbitrary_nst.optimization.gatys import feature_network
+    from arbitrary_nst.optimization.loop import feature_network
 
     config = replace(PRESETS[name], steps=(1,))
     scales = tuple(min(1.0, 2 * scale) for scale in config.scales)
