@@ -23,7 +23,6 @@ from tqdm import tqdm
 from arbitrary_nst.errors import UsageError
 from arbitrary_nst.image import (
     fitted_size,
-    load_exif,
     load_image,
     load_pixel_picture,
     resize,
@@ -348,7 +347,7 @@ def load_photo(path: Path, size: int | None, limit: int | None, strip: bool = Fa
             )
         pixels = resize_pixels(pixels, size)
         alpha = None if alpha is None else resize_pixels(alpha, size)
-    return Photo(path, pixels, alpha, None if strip else load_exif(path))
+    return Photo(path, pixels, alpha, None if strip else picture.exif)
 
 
 def stylize_photo(

@@ -16,7 +16,7 @@ LIMITS = ("max_pixels",)
 
 HOMES = {
     "arbitrary_nst": ("Stylizer", "blend_codes", "load_image", "load_picture", "save_image"),
-    "arbitrary_nst.image": ("load_exif", "resize"),
+    "arbitrary_nst.image": ("resize",),
     "arbitrary_nst.image.masks": ("load_mask", "weighted_masks"),
     "arbitrary_nst.stylization.style_files": ("load_style",),
 }
@@ -83,7 +83,7 @@ def python_code(config: StylizeConfig) -> str:
         if getattr(config, name) != "auto"
     ]
     photo, model = _quoted(config.content[0]), [_quoted(config.model)] * (config.model != "light")
-    exif, alpha = f"exif=load_exif({photo})", "photo.alpha"
+    alpha = "photo.alpha"
     lines = [
         f"stylizer = Stylizer.from_pretrained({', '.join(model + given)})",
         f"photo = load_picture({photo})",
@@ -106,7 +106,7 @@ def python_code(config: StylizeConfig) -> str:
     if config.preserve_color == "luminance":
         options.append('preserve_color="luminance"')
     lines.append(f"picture = stylizer({', '.join([content, 'code', *options])})")
-    lines.append(f"save_image(picture, {_quoted(config.output)}, {alpha}, {exif})")
+    lines.append(f"save_image(picture, {_quoted(config.output)}, {alpha}, exif=photo.exif)")
     body = "\n".join(lines)
     return f"{_imports(body)}\n\n{body}\n"
 
