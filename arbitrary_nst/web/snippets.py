@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def _options(config: StylizeConfig | OptimizeConfig) -> Iterator[tuple[str, Any]
         value = getattr(config, option.name)
         if isinstance(config, OptimizeConfig) and option.name == "optimization":
             yield from _changes(value, PRESETS[config.preset][option.name])
-        elif option.name not in LIMITS and value != _default(option):
+        elif option.name not in LIMITS and value != (None if option.default is MISSING else option.default):
             yield option.name, value
 
 
@@ -57,10 +57,6 @@ def _changes(value: Any, default: Any) -> Iterator[tuple[str, Any]]:
             yield from _changes(new, old)
         elif new != old:
             yield option.name, new
-
-
-def _default(option: Field) -> Any:
-    return option.default if option.default is not MISSING else None
 
 
 def _shown(value: Any) -> str:
