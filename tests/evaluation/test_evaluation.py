@@ -496,6 +496,7 @@ def test_pictures_made_elsewhere_are_not_written_over(run, folder, model_file):
         run(str(model_file), f"theirs={theirs}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["content", "style/new"])
 def test_what_a_comparison_writes_is_neither_content_nor_style_nor_a_picture_made_elsewhere(
     run, folder, model_file, output

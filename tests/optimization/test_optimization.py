@@ -341,6 +341,7 @@ def test_missing_and_broken_files_are_named(optimize, pictures, capsys):
     assert not (pictures / "out.png").exists()
 
 
+@pytest.mark.slow
 def test_a_preset_sets_the_defaults_and_options_change_it():
     code = """
 from arbitrary_nst.commands import main, optimize
