@@ -130,14 +130,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def _append(path: Path, row: dict[str, str]) -> None:
-    columns = list(row)
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            columns = next(csv.reader(file), columns)
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
-        if new:
+    with path.open("a+", newline="", encoding="utf-8") as file:
+        file.seek(0)
+        columns = next(csv.reader(file), None)
+        writer = csv.DictWriter(file, columns or row, restval="", extrasaction="ignore")
+        if columns is None:
             writer.writeheader()
         writer.writerow(row)
 

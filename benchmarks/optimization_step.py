@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 import tyro
 
-from arbitrary_nst.optimization.gatys import feature_network, optimize
+from arbitrary_nst.optimization.loop import feature_network, optimize
 from arbitrary_nst.optimization.presets import PRESETS
 from arbitrary_nst.runtime.devices import keep_freed_memory
 

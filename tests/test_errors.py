@@ -34,7 +34,7 @@ PACKAGE = Path(arbitrary_nst.__file__).parent
         ("CheckpointError", ("training", "training.checkpoints"), RuntimeError),
         ("TrainingDiverged", ("training", "training.loop"), FloatingPointError),
         ("TrainingInterrupted", ("training", "training.loop"), Exception),
-        ("OptimizationDiverged", ("optimization.gatys",), FloatingPointError),
+        ("OptimizationDiverged", ("optimization.loop",), FloatingPointError),
         ("UsageError", ("errors",), ValueError),
         ("MissingPackageError", ("errors",), ImportError),
         ("OutputError", ("errors",), OSError),

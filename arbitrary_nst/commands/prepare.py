@@ -150,14 +150,12 @@ def find_sources(config: PrepareConfig) -> list[Encoded]:
 
 def describe(config: PrepareConfig, sources: Sequence[Encoded]) -> dict[str, Any]:
     """Everything that determines the shards; the sources by their number and a digest of their names."""
-    names = sha256()
-    for source in sources:
-        names.update(source.name.encode("utf-8", "surrogateescape") + b"\0")
+    names = b"".join(source.name.encode("utf-8", "surrogateescape") + b"\0" for source in sources)
     chosen = ("size", "quality", "min_side", "shard_size", "max_pixels", "license")
     return {
         "sources": [str(path) for path in config.sources],
         "files": len(sources),
-        "names_sha256": names.hexdigest(),
+        "names_sha256": sha256(names).hexdigest(),
         **{name: getattr(config, name) for name in chosen},
     }
 
@@ -205,7 +203,6 @@ def write_shards(sources: Sequence[Encoded], config: PrepareConfig) -> None:
         batch_size=None,
         sampler=range(until, len(sources)),
         num_workers=config.workers,
-        collate_fn=_as_it_is,
     )
     part, dropped = Part(), Counter()
     with tqdm(total=len(sources), initial=until, desc="preparing", unit="image", dynamic_ncols=True) as progress:
@@ -226,10 +223,6 @@ def write_shards(sources: Sequence[Encoded], config: PrepareConfig) -> None:
                 shards, part = shards + bool(part.kept), Part()
 
 
-def _as_it_is(result: Any) -> Any:
-    return result
-
-
 def _write_part(part: Part, shard: int, until: int, sources: Sequence[Encoded], output: Path) -> None:
     """A shard, and then its record; of a part without pictures only the record."""
     written = None
@@ -241,12 +234,9 @@ def _write_part(part: Part, shard: int, until: int, sources: Sequence[Encoded], 
                     member = tarfile.TarInfo(f"{place:09}-{_plain(Path(sources[place].name).stem)}.jpg")
                     member.size = len(jpeg)
                     archive.addfile(member, BytesIO(jpeg))
-            digest = sha256()
-            with partial.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-            size = partial.stat().st_size
-            written = {"name": path.name, "count": len(part.kept), "bytes": size, "sha256": digest.hexdigest()}
+            content = partial.read_bytes()
+            digest = sha256(content).hexdigest()
+            written = {"name": path.name, "count": len(part.kept), "bytes": len(content), "sha256": digest}
     kept = [(place, digest) for place, digest, _ in part.kept]
     record = {"shard": written, "until": until, "kept": kept, "dropped": part.dropped}
     _write_json(output / UNFINISHED / f"{until:09}.json", record)

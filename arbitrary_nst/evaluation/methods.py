@@ -20,7 +20,7 @@ from arbitrary_nst.errors import UsageError
 from arbitrary_nst.evaluation.pairs import EvaluationSettings, Image, Pair, ResultLog, Row
 from arbitrary_nst.image import save_image
 from arbitrary_nst.models.serialization import RUN_MODEL, model_file
-from arbitrary_nst.optimization import gatys
+from arbitrary_nst.optimization import loop
 from arbitrary_nst.optimization.presets import PRESETS
 from arbitrary_nst.runtime.devices import peak_memory, reset_peak_memory
 from arbitrary_nst.runtime.files import Failures, ImageError, Results, find_places, fitting_name
@@ -144,18 +144,18 @@ class OptimizationMethod(ComputedMethod):
         return tuple(f"{self.name}@{count}" for count in self.counts)
 
     @property
-    def config(self) -> gatys.OptimizationConfig:
+    def config(self) -> loop.OptimizationConfig:
         return replace(PRESETS[self.preset], steps=(max(self.counts),), scales=(1.0,))
 
     def identity(self) -> str:
         return _digest(repr(replace(self.config, steps=(1,))).encode())
 
     def prepare(self, settings: EvaluationSettings) -> StylizePair:
-        network = gatys.feature_network(self.config)
+        network = loop.feature_network(self.config)
 
-        def optimize(content: Image, style: Image, steps: int) -> Iterator[gatys.Iterate]:
+        def optimize(content: Image, style: Image, steps: int) -> Iterator[loop.Iterate]:
             config = replace(self.config, steps=(steps,))
-            return gatys.optimize(
+            return loop.optimize(
                 content,
                 [style],
                 config,

@@ -93,7 +93,7 @@ class EvaluationSettings:
 
     @property
     def optimization_precision(self) -> Literal["float32", "bfloat16"]:
-        """Precision of `optimization.gatys.optimize`: bfloat16 only if it was asked for by name."""
+        """Precision of `optimization.loop.optimize`: bfloat16 only if it was asked for by name."""
         return "bfloat16" if self.precision == "bfloat16" else "float32"
 
     def fit(self, image: Image) -> Image:

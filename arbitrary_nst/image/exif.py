@@ -11,8 +11,18 @@ _LARGEST = 65533 - 6  # what fits into a JPEG
 
 
 def kept_exif(picture: Image.Image) -> bytes:
-    """The part of an opened file's EXIF that is kept; empty if there is none, or too much for a JPEG."""
-    found = Image.Image.getexif(picture)  # a PNG's own method decodes the pixels in search of more
+    """The part of an opened file's EXIF that is kept; empty if none can be read, or if it is too much for a JPEG.
+
+    Without what concerns the file itself and not the photo: orientation, thumbnail, size, and the maker's notes, which
+    refer to places in the file and may hold previews.
+    """
+    try:
+        return _kept(picture.getexif())
+    except Exception:  # whatever is wrong with EXIF, it is no reason to refuse the pixels
+        return b""
+
+
+def _kept(found: Image.Exif) -> bytes:
     kept = Image.Exif()
     kept.update({tag: found[tag] for tag in _TAGS if tag in found})
     for folder in _FOLDERS:

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from arbitrary_nst.runtime.files import ImageError
@@ -17,12 +18,13 @@ CODE_POINTS = "code_points"
 
 _SRGB: Chromaticities = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 _ADOBE_RGB: Chromaticities = (0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
-_PRIMARIES: dict[int, Chromaticities] = {
+PRIMARIES: dict[int, Chromaticities] = {
     1: _SRGB,
     9: (0.3127, 0.329, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),  # BT.2020
     11: (0.314, 0.351, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),  # DCI P3
     12: (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),  # Display P3
-}  # by code point of ITU-T H.273
+}
+"""By code point of ITU-T H.273."""
 _GAMMA_OF_TRANSFER = {4: 2.2, 5: 2.8, 8: 1.0}  # others are near sRGB's
 _HDR_TRANSFERS = (16, 18)  # PQ, HLG
 _ADOBE_GAMMA = 563 / 256
@@ -50,10 +52,10 @@ def colour_profile(picture: Image.Image) -> bytes | None:
     profile = picture.info.get("icc_profile")
     if profile is not None:
         return profile
-    if primaries is not None and (primaries in _PRIMARIES or transfer in _GAMMA_OF_TRANSFER):
+    if primaries is not None and (primaries in PRIMARIES or transfer in _GAMMA_OF_TRANSFER):
         gamma = _GAMMA_OF_TRANSFER.get(transfer)
-        primaries = primaries if primaries in _PRIMARIES else 1
-        return None if primaries == 1 and gamma is None else rgb_profile(_PRIMARIES[primaries], gamma)
+        primaries = primaries if primaries in PRIMARIES else 1
+        return None if primaries == 1 and gamma is None else rgb_profile(PRIMARIES[primaries], gamma)
     if "gamma" in picture.info and "srgb" not in picture.info:
         return _png_profile(picture.info["gamma"], picture.info.get("chromaticity"))
     return rgb_profile(_ADOBE_RGB, _ADOBE_GAMMA) if _says_adobe_rgb(picture) else None
@@ -96,11 +98,10 @@ def _says_adobe_rgb(picture: Image.Image) -> bool:
 
 def rgb_profile(chromaticities: Chromaticities, gamma: float | None) -> bytes | None:
     """A matrix profile, with sRGB's curve where there is no gamma; None where these colours span no space."""
-    xyz = np.array([_xyz(*chromaticities[i : i + 2]) for i in (0, 2, 4, 6)]).T  # columns: white, red, green, blue
-    if not np.isfinite(xyz).all() or abs(np.linalg.det(xyz[:, 1:])) < 1e-6:
+    primaries = to_xyz(chromaticities)
+    if np.isnan(primaries).any():
         return None
-    primaries = xyz[:, 1:] * np.linalg.solve(xyz[:, 1:], xyz[:, 0])
-    response = np.diag((_BRADFORD @ _D50) / (_BRADFORD @ xyz[:, 0]))
+    response = np.diag((_BRADFORD @ _D50) / (_BRADFORD @ primaries.sum(1)))
     red, green, blue = (np.linalg.inv(_BRADFORD) @ response @ _BRADFORD @ primaries).T
     curve = b"para" + bytes(8) + _fixed(gamma) if gamma is not None else _SRGB_CURVE
     tags = {
@@ -118,6 +119,14 @@ def rgb_profile(chromaticities: Chromaticities, gamma: float | None) -> bytes | 
     header = struct.pack(">I4sI4s4s4s", 128 + len(table) + len(content), b"none", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
     header += bytes(12) + b"acsp" + bytes(28) + _fixed(*_D50)
     return header.ljust(128, b"\0") + table + content
+
+
+def to_xyz(chromaticities: Chromaticities) -> Float[np.ndarray, "3 3"]:
+    """The matrix from linear RGB to XYZ, whose rows add up to white; NaN where these colours span no space."""
+    xyz = np.array([_xyz(*chromaticities[i : i + 2]) for i in (0, 2, 4, 6)]).T  # columns: white, red, green, blue
+    if not np.isfinite(xyz).all() or abs(np.linalg.det(xyz[:, 1:])) < 1e-6:
+        return np.full((3, 3), np.nan)
+    return xyz[:, 1:] * np.linalg.solve(xyz[:, 1:], xyz[:, 0])
 
 
 def _fixed(*values: float) -> bytes:

@@ -77,6 +77,8 @@ class Picture:
 
     rgb: Float[Tensor, "1 3 H W"]
     alpha: Float[Tensor, "1 1 H W"] | None = None
+    exif: bytes = b""
+    """The part that is true of a picture made from this one, as `save_image` takes it; empty if there is none."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class PixelPicture:
 
     rgb: UInt8[Tensor, "3 H W"]
     alpha: UInt8[Tensor, "1 H W"] | None = None
+    exif: bytes = b""
+    """As in `Picture`."""
 
 
 def load_picture(source: Source, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Picture:
@@ -102,7 +106,8 @@ def load_picture(source: Source, max_pixels: int | None = DEFAULT_MAX_PIXELS) ->
         max_pixels: largest width x height. A header that announces more is refused before decoding. None: no limit.
 
     Returns:
-        Colours (1, 3, H, W) and opacity (1, 1, H, W), both in [0, 1]; the opacity is None if the file has none.
+        Colours (1, 3, H, W) and opacity (1, 1, H, W), both in [0, 1], and the file's EXIF. The opacity is None if the
+        file has none.
 
     Raises:
         ImageError: if the file cannot be read.
@@ -110,8 +115,8 @@ def load_picture(source: Source, max_pixels: int | None = DEFAULT_MAX_PIXELS) ->
         TypeError: for another kind of source.
     """
     with reraise_with_path(_name(source), _reading_failure):
-        colour, alpha = _decode(source, max_pixels)
-        return Picture(_to_tensor(colour, 3), None if alpha is None else _to_tensor(alpha, 1))
+        colour, alpha, exif = _decode(source, max_pixels)
+        return Picture(_to_tensor(colour, 3), None if alpha is None else _to_tensor(alpha, 1), exif)
 
 
 def load_image(source: Source, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Float[Tensor, "1 3 H W"]:
@@ -141,9 +146,9 @@ def load_pixel_picture(
     Raises ImageError.
     """
     with reraise_with_path(path, _reading_failure):
-        colour, alpha = _decode(path, max_pixels, short_side)
+        colour, alpha, exif = _decode(path, max_pixels, short_side)
         opacity = None if alpha is None else torch.from_numpy(np.array(alpha))[None]
-        return PixelPicture(_to_pixels(colour), opacity)
+        return PixelPicture(_to_pixels(colour), opacity, exif)
 
 
 def load_pixels(
@@ -160,23 +165,8 @@ def load_pixels(
     if short_side < 1:
         raise ValueError(f"short_side must be at least 1, not {short_side}")
     with reraise_with_path(path, _reading_failure):
-        colour, _ = _decode(path if content is None else content, max_pixels, short_side)
+        colour, _, _ = _decode(path if content is None else content, max_pixels, short_side, with_exif=False)
         return _to_pixels(colour).contiguous()
-
-
-def load_exif(path: PathLike) -> bytes:
-    """The EXIF of a file, to be written into a picture made from it; empty where there is none that can be read.
-
-    Without what concerns the file itself and not the photo: orientation, thumbnail, size, and the maker's notes, which
-    refer to places in the file and may hold previews.
-    """
-    if not os.path.isfile(path):  # a pipe can be read only once
-        return b""
-    try:
-        with open(path, "rb") as file:
-            return kept_exif(_identify(file, None))
-    except Exception:  # whatever is wrong with EXIF, it is no reason to refuse the pixels
-        return b""
 
 
 # Decoding
@@ -205,9 +195,9 @@ def _name(source: Source) -> PathLike:
 
 
 def _decode(
-    source: Source, max_pixels: int | None, short_side: int | None = None
-) -> tuple[Image.Image, Image.Image | None]:
-    """Colours, "RGB" or for wide gray "F" in [0, 1], and alpha, "L"; upright, and shrunk where `short_side` says so."""
+    source: Source, max_pixels: int | None, short_side: int | None = None, with_exif: bool = True
+) -> tuple[Image.Image, Image.Image | None, bytes]:
+    """Colours, "RGB" or for wide gray "F" in [0, 1], and alpha, "L", upright, and shrunk by `short_side`; and EXIF."""
     with _picture(source, max_pixels) as picture:
         width, height = picture.size
         scaled_height, scaled_width = height, width
@@ -215,6 +205,9 @@ def _decode(
             scaled_height, scaled_width = fitted_size(height, width, short_side)
             picture.draft(None, (scaled_width, scaled_height))  # pyright: ignore[reportArgumentType]
         raw_mode = _raw_mode(picture)
+        if picture.format == "PNG":  # whose EXIF may follow the pixels; a TIFF's cannot be read after them
+            picture.load()
+        exif = kept_exif(picture) if with_exif else b""
         picture.load()
         orientation = _orientation(picture)
         colour, alpha = _separate(picture, raw_mode)
@@ -227,7 +220,7 @@ def _decode(
     if orientation is not None:
         colour = colour.transpose(orientation)
         alpha = None if alpha is None else alpha.transpose(orientation)
-    return colour, alpha
+    return colour, alpha, exif
 
 
 @contextmanager

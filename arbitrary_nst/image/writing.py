@@ -47,7 +47,7 @@ def save_image(
         alpha: (H, W) with any leading ones. It is rejoined in PNG, WebP and TIFF and cut at one half in GIF; in JPEG
             and BMP, which hold none, the image is laid over white.
         quality: of JPEG and WebP, from 1 to 100.
-        exif: empty or of `load_exif`. JPEG, PNG, WebP and TIFF then hold it and an sRGB profile (a TIFF no folders of
+        exif: empty or of a `Picture`. JPEG, PNG, WebP and TIFF then hold it and an sRGB profile (a TIFF no folders of
             it, such as place and exposure); None writes neither.
         format: a suffix such as ".png", which an open file needs; by default that of `path`.
 

@@ -19,7 +19,7 @@ from arbitrary_nst.image.figures import contact_sheet, line_plot
 from arbitrary_nst.image.masks import check_regions, load_regions
 from arbitrary_nst.nn.features import VGGFeatures
 from arbitrary_nst.optimization import presets
-from arbitrary_nst.optimization.gatys import Image, Iterate, OptimizationDiverged, feature_network, optimize
+from arbitrary_nst.optimization.loop import Image, Iterate, OptimizationDiverged, feature_network, optimize
 from arbitrary_nst.optimization.presets import OptimizationConfig, parse_layers
 from arbitrary_nst.runtime.devices import keep_freed_memory, out_of_memory
 from arbitrary_nst.runtime.files import (
@@ -139,7 +139,7 @@ def optimize_files(config: OptimizeConfig) -> int:
     Whether results can be written and networks can be had is found before a picture is read.
 
     Raises ImageError where a file cannot be read, OutputError where one cannot be written, UsageError where options
-    contradict each other or a result would replace what is read, and what `optimization.gatys.optimize` raises.
+    contradict each other or a result would replace what is read, and what `optimization.loop.optimize` raises.
     """
     keep_freed_memory()
     experiments = expand(config.grid, config.optimization)

@@ -23,7 +23,6 @@ from tqdm import tqdm
 from arbitrary_nst.errors import UsageError
 from arbitrary_nst.image import (
     fitted_size,
-    load_exif,
     load_image,
     load_pixel_picture,
     resize,
@@ -348,7 +347,7 @@ def load_photo(path: Path, size: int | None, limit: int | None, strip: bool = Fa
             )
         pixels = resize_pixels(pixels, size)
         alpha = None if alpha is None else resize_pixels(alpha, size)
-    return Photo(path, pixels, alpha, None if strip else load_exif(path))
+    return Photo(path, pixels, alpha, None if strip else picture.exif)
 
 
 def stylize_photo(
@@ -370,7 +369,7 @@ def refined(
     pixels: UInt8[Tensor, "3 H W"], photo: Photo, look: Look, config: StylizeConfig, device: torch.device
 ) -> UInt8[Tensor, "3 H W"]:
     """A result optimized further for its paintings, from coarse to fine."""
-    from arbitrary_nst.optimization.gatys import refine  # what most runs do without
+    from arbitrary_nst.optimization.loop import refine  # what most runs do without
 
     image = refine(
         photo.pixels[None] / 255,

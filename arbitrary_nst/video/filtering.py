@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -44,17 +45,14 @@ class Filter:
 
 def deinterlaced(frames: Iterable[Any]) -> Iterator[Any]:
     """The same frames; of one that is marked as interlaced the first field is kept and completed (bwdif)."""
-    bwdif, kind = None, None
-    for frame in frames:
-        if bwdif is not None and kind != (frame.format.name, frame.width, frame.height):
+    for _, alike in groupby(frames, lambda frame: (frame.format.name, frame.width, frame.height)):
+        bwdif = None
+        for frame in alike:
+            if bwdif is None and frame.interlaced_frame:
+                bwdif = Filter("bwdif", "mode=send_frame:deint=interlaced", frame)
+            yield from [frame] if bwdif is None else bwdif(frame)
+        if bwdif is not None:
             yield from bwdif(None)
-            bwdif = None
-        if bwdif is None and frame.interlaced_frame:
-            bwdif = Filter("bwdif", "mode=send_frame:deint=interlaced", frame)
-            kind = (frame.format.name, frame.width, frame.height)
-        yield from [frame] if bwdif is None else bwdif(frame)
-    if bwdif is not None:
-        yield from bwdif(None)
 
 
 def with_table(frames: Iterable[Any], table: UInt16[np.ndarray, "512 512 3"]) -> Iterator[Any]:

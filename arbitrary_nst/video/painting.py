@@ -1,6 +1,7 @@
 """Frames through the network, in batches, in the style of their moment."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from arbitrary_nst.video.frames import Frame
 from arbitrary_nst.video.keyframes import code_at
 
 
+@dataclass(frozen=True)
 class FrameStylizer:
     """The network with its styles.
 
@@ -22,31 +24,26 @@ class FrameStylizer:
         times: of the styles, in seconds, ascending; none for one style or a blend.
     """
 
-    def __init__(
-        self,
-        stylizer: Stylizer,
-        styles: Sequence[Style],
-        times: Sequence[float],
-        weights: Sequence[float],
-        options: PaintOptions,
-    ) -> None:
-        self._stylizer, self._styles, self._options = stylizer, styles, options
-        self._times, self._weights = times, weights
+    stylizer: Stylizer
+    styles: Sequence[Style]
+    times: Sequence[float]
+    weights: Sequence[float]
+    options: PaintOptions
 
     @property
     def batch_size(self) -> int:
         """Number of frames that keeps the device busy: one on processors."""
-        return 8 if self._stylizer.device.type == "cuda" else 1
+        return 8 if self.stylizer.device.type == "cuda" else 1
 
     def __call__(self, frames: Sequence[Frame]) -> list[Float[np.ndarray, "H W 3"]]:
         """Frames of one size as the network paints them, 0 to 255."""
         pixels = [torch.from_numpy(frame.rgb).permute(2, 0, 1) for frame in frames]
         codes = torch.cat([self._code_for(frame, seen) for frame, seen in zip(frames, pixels, strict=True)])
-        painted = self._stylizer(torch.stack(pixels).float().div_(255), codes, **vars(self._options))
+        painted = self.stylizer(torch.stack(pixels).float().div_(255), codes, **vars(self.options))
         return [picture.permute(1, 2, 0).mul(255).contiguous().numpy() for picture in painted]
 
     def _code_for(self, frame: Frame, pixels: Tensor) -> Float[Tensor, "1 D"]:
-        codes = [code_for(self._stylizer, style, pixels) for style in self._styles]
-        if self._times:
-            return code_at(float(frame.time), self._times, codes)
-        return blend_codes(codes, self._weights) if self._weights else codes[0]
+        codes = [code_for(self.stylizer, style, pixels) for style in self.styles]
+        if self.times:
+            return code_at(float(frame.time), self.times, codes)
+        return blend_codes(codes, self.weights) if self.weights else codes[0]

@@ -1,23 +1,18 @@
 """Stages that work at the same time: each is an iterator over the one before, in a thread of its own."""
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from queue import Empty, Full, Queue
-from threading import Event, Thread
-from typing import Any, TypeVar
+from itertools import islice
+from typing import TypeVar
 
 Item = TypeVar("Item")
 
 _END = object()
 _POLL = 0.05
-"""Seconds after which a stage that waits looks whether anybody still wants its work."""
-
-
-class _Failed:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+"""Seconds of a wait; one without end would not let Ctrl-C through on every system."""
 
 
 def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
@@ -25,56 +20,25 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, Non
 
     What `items` raises is raised here. Closing the iterator waits until the thread has ended.
     """
-    waiting: Queue[Any] = Queue(depth)
-    stopped = Event()
-
-    def put(item: object) -> None:
-        while not stopped.is_set():
-            try:
-                return waiting.put(item, timeout=_POLL)
-            except Full:
-                continue
-
-    def work() -> None:
-        try:
-            for item in items:
-                put(item)
-                if stopped.is_set():
-                    return
-            put(_END)
-        except BaseException as error:  # for whoever asks for the next item
-            put(_Failed(error))
-
-    thread = Thread(target=work, daemon=True)
-    thread.start()
+    iterator, pool = iter(items), ThreadPoolExecutor(1)
     try:
-        while (item := _next(waiting)) is not _END:
-            if isinstance(item, _Failed):
-                raise item.error
-            yield item
+        waiting = deque(pool.submit(next, iterator, _END) for _ in range(depth))
+        while True:
+            while not wait([waiting[0]], _POLL).done:
+                pass
+            item = waiting.popleft().result()
+            if item is _END:
+                return
+            waiting.append(pool.submit(next, iterator, _END))
+            yield item  # type: ignore[misc]
     finally:
-        stopped.set()
-        thread.join()
-
-
-def _next(waiting: Queue[Any]) -> Any:
-    """With a time-out again and again: a wait without end would not let Ctrl-C through on every system."""
-    while True:
-        try:
-            return waiting.get(timeout=_POLL)
-        except Empty:
-            continue
+        pool.shutdown(cancel_futures=True)
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` items; the last one may be shorter."""
-    batch: list[Item] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
         yield batch
 
 

@@ -1,11 +1,9 @@
 """Saved progress: a hidden folder beside the result, which the same command finds again."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from arbitrary_nst.errors import OutputError
-from arbitrary_nst.runtime.files import atomic_write, detail, reraise_with_path
+from arbitrary_nst.runtime.files import atomic_write, detail, fitting_name, reraise_with_path
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,6 @@ class Progress:
     """What the report has so far: seconds, and warping errors of both."""
 
 
-LONGEST_NAME = 200
-"""Bytes of a result's name that are in the folder's; file systems take 255 in all."""
-
-
 class Work:
     """The folder `.NAME.parts` beside a result.
 
@@ -50,9 +44,7 @@ class Work:
     """
 
     def __init__(self, output: Path, job: Mapping[str, Any]) -> None:
-        name = os.fsencode(output.name)
-        short = output.name if len(name) <= LONGEST_NAME else sha256(name).hexdigest()
-        self.folder = output.parent / f".{short}.parts"
+        self.folder = output.parent / fitting_name(f".{output.name}", ".parts")
         self._output = output
         self._progress = self.folder / "progress.npz"
         mark, content = self.folder / "job.json", json.dumps(job, indent=1, sort_keys=True, default=str)
@@ -63,28 +55,22 @@ class Work:
 
     def load(self) -> Progress:
         """The finished part."""
-        try:
-            with np.load(self._progress) as stored:
-                header = json.loads(str(stored["told"]))
-                previous = (
-                    PreviousFrame(stored["content"], stored["painted"], stored["result"])
-                    if "result" in stored
-                    else None
-                )
-            return Progress(header["frames"], previous, header["errors"])
-        except FileNotFoundError:
+        if not self._progress.exists():
             return Progress()
+        with np.load(self._progress) as file:
+            stored = dict(file)
+        frames, errors = stored.pop("frames").item(), stored.pop("errors").tolist()
+        return Progress(frames, PreviousFrame(**stored) if stored else None, errors)
 
     def save(self, progress: Progress) -> None:
         """Note that all before is finished."""
-        header = json.dumps({"frames": progress.frames, "errors": progress.errors})
         arrays = {} if progress.previous is None else vars(progress.previous)
         with (
             reraise_with_path(self._output, _failure, OutputError),
             atomic_write(self._progress) as partial,
             partial.open("wb") as file,
         ):
-            np.savez(file, told=np.array(header), **arrays)
+            np.savez(file, frames=progress.frames, errors=progress.errors, **arrays)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

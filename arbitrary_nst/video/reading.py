@@ -78,20 +78,22 @@ class VideoFile:
             if first is None:
                 raise ImageError("none of its frames can be decoded; get another copy of it")
             turn = first.rotation
-            matrix = first.side_data.get("DISPLAYMATRIX") if "DISPLAYMATRIX" in _kinds(first) else None
+            matrix = next((bytes(data) for data in first.side_data if data.type.name == "DISPLAYMATRIX"), b"")
             size = (first.height, first.width)
             rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
-            frames = stream.frames or round(float(_seconds(container, stream) * rate))
+            ticks, unit = stream.duration, stream.time_base
+            seconds = ticks * unit if ticks else Fraction(container.duration or 0, 1_000_000)
+            frames = stream.frames or round(float(seconds * rate))
             colours = Colours(first.color_range, first.colorspace, first.color_primaries, first.color_trc)
             self._table = sdr_table(colours)
             self.info = VideoInfo(
                 size=size[::-1] if turn % 180 == 90 else size,
                 rate=rate,
-                time_base=Fraction(stream.time_base or 1 / rate),
+                time_base=Fraction(unit or 1 / rate),
                 frames=frames or None,
                 aspect=stream.sample_aspect_ratio or None,
                 colours=_written(colours) if self._table is None else Colours(colours.range, BT709, BT709, BT709),
-                matrix=() if matrix is None else tuple(np.frombuffer(bytes(matrix), np.int32).tolist()),
+                matrix=tuple(np.frombuffer(matrix, np.int32).tolist()),
                 quarter_turns=turn // 90 % 4 if turn % 90 == 0 else 0,
             )
         self.damaged = 0
@@ -133,49 +135,41 @@ class VideoFile:
         """
         given = 0
         try:
-            for frame in self._decoded_by_threads():
+            for frame in self._decode("AUTO", THREADS, forgiven=()):
                 yield frame
                 given += 1
         except pyav().error.FFmpegError:
-            yield from islice(self._decoded_in_spite_of_damage(), given, None)
+            yield from islice(self._decode("SLICE", 1, forgiven=pyav().error.FFmpegError), given, None)
 
-    def _decoded_by_threads(self) -> Iterator[Any]:
-        with self.opened() as container:
-            stream = _video_stream(container)
-            decoder = _decoder(stream)
-            decoder.thread_type, decoder.thread_count = "AUTO", THREADS
-            for packet in self.timeline.restored(container.demux(stream)):
-                for frame in decoder.decode(packet):
-                    if frame.is_corrupt:
-                        raise pyav().error.InvalidDataError(0, "a corrupt frame", str(self.path))
-                    yield frame
-
-    def _decoded_in_spite_of_damage(self) -> Iterator[Any]:
-        broken = pyav().error.FFmpegError
+    def _decode(self, threading: str, threads: int, forgiven: Any) -> Iterator[Any]:
+        """Frames as PyAV gives them; what is damaged is left out and counted, or, if not forgiven, raised."""
         failures = sent = given = 0
         with self.opened() as container:
             stream = _video_stream(container)
             decoder = _decoder(stream)
-            decoder.thread_count = 1
+            decoder.thread_type, decoder.thread_count = threading, threads
             packets, ended = self.timeline.restored(container.demux(stream)), False
             while not ended:
                 try:
                     packet = next(packets, None)
-                except broken:  # the file breaks off
+                except forgiven:  # the file breaks off
                     failures += 1
                     packet = None
-                ended = packet is None or packet.size == 0
+                ended = packet is None or (packet.size == 0 and packet.dts is None)
                 sent += packet is not None and packet.size > 0 and not packet.is_discard
                 try:
                     frames = decoder.decode(packet)
-                except broken:
+                except forgiven:
                     failures += 1
                     frames = []
                 for frame in frames:
                     if not frame.is_corrupt:
                         given += 1
                         yield frame
-        self.damaged = max(failures, sent - given)  # decoders drop some without a word
+                    elif not forgiven:
+                        raise pyav().error.InvalidDataError(0, "a corrupt frame", str(self.path))
+        if forgiven:
+            self.damaged = max(failures, sent - given)  # decoders drop some without a word
 
 
 class ImageFiles:
@@ -192,17 +186,15 @@ class ImageFiles:
         if not files:
             raise ImageError(f"{path}: no image matches this pattern; check it")
         self.names = unique_names(files)
+        self._rate = rate
         with reraise_with_path(path, _reading_failure):
-            first = next(self.frames_of(rate), None)
+            first = next(self.frames(), None)
             if first is None:
                 raise ImageError("none of its pictures can be read; check the files")
         self.info = VideoInfo(first.rgb.shape[:2], rate, 1 / rate, len(self.names))
 
     def frames(self) -> Iterator[Frame]:
-        return self.frames_of(self.info.rate)
-
-    def frames_of(self, rate: Fraction) -> Iterator[Frame]:
-        """The frames at a rate; a picture that cannot be read is counted and left out, and its time too."""
+        """All frames; a picture that cannot be read is counted and left out, and its time too."""
         self.damaged = 0
         for index, (file, name) in enumerate(self.names.items()):
             try:
@@ -210,9 +202,9 @@ class ImageFiles:
             except ImageError:
                 self.damaged += 1
                 continue
-            time = (index - self.damaged) / rate
+            time = (index - self.damaged) / self._rate
             alpha = None if picture.alpha is None else picture.alpha[0].numpy()
-            yield Frame(picture.rgb.permute(1, 2, 0).numpy(), time, 1 / rate, alpha, name)
+            yield Frame(picture.rgb.permute(1, 2, 0).numpy(), time, 1 / self._rate, alpha, name)
 
 
 class Animation:
@@ -238,20 +230,15 @@ class Animation:
     def frames(self) -> Iterator[Frame]:
         self.damaged, time = 0, Fraction(0)
         with reraise_with_path(self.path, _reading_failure), Image.open(self.path) as picture:
-            pages = iter(ImageSequence.Iterator(picture))
-            while True:
-                try:
-                    page = next(pages, None)
-                    if page is None:
-                        return
+            try:
+                for page in ImageSequence.Iterator(picture):
                     values = np.array(page.convert("RGBA"))
-                except (OSError, SyntaxError, ValueError):  # the file breaks off
-                    self.damaged += 1
-                    return
-                duration = Fraction(round(page.info.get("duration") or 100), 1000)  # as browsers have it
-                alpha = None if values[..., 3].min() == 255 else values[..., 3].copy()
-                yield Frame(values[..., :3].copy(), time, duration, alpha)
-                time += duration
+                    duration = Fraction(round(page.info.get("duration") or 100), 1000)  # as browsers have it
+                    alpha = None if values[..., 3].min() == 255 else values[..., 3].copy()
+                    yield Frame(values[..., :3].copy(), time, duration, alpha)
+                    time += duration
+            except (OSError, SyntaxError, ValueError):  # the file breaks off
+                self.damaged += 1
 
 
 def numbered(name: str) -> re.Pattern[str]:
@@ -281,20 +268,10 @@ def _has_alpha(frame: Any) -> bool:
     return frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
 
 
-def _kinds(frame: Any) -> set[str]:
-    return {data.type.name for data in frame.side_data}
-
-
 def _written(colours: Colours) -> Colours:
     """Colours as they are, but in a matrix that can be written: RGB has none."""
     known = colours.space in (UNSPECIFIED, *MATRICES)
     return colours if known else replace(colours, range=1, space=BT709)
-
-
-def _seconds(container: Any, stream: Any) -> Fraction:
-    if stream.duration:
-        return stream.duration * stream.time_base
-    return Fraction(container.duration or 0, 1_000_000)
 
 
 def _reading_failure(error: Exception) -> str:

@@ -1,6 +1,5 @@
 """Steadiness of a video: the warping error of each frame, before and after smoothing."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,17 +34,15 @@ def measure(
 
 def write_report(errors: Sequence[Sequence[float]], path: Path) -> str:
     """A table and, beside it, its plot; returns what they say in one line."""
-    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(COLUMNS)
-        table.writerows([[f"{value:.6g}" for value in row] for row in errors])
-    seconds = [row[0] for row in errors]
-    curves = {name.replace("_", " "): (seconds, [row[i] for row in errors]) for i, name in enumerate(COLUMNS[1:], 1)}
-    line_plot(path.with_suffix(".png"), curves, x_label="seconds", y_label="warping error")
-    seen = np.array([row[1:] for row in errors]).reshape(-1, 2)
-    if not np.isfinite(seen).all(1).any():
+    table = np.array(errors).reshape(-1, len(COLUMNS))
+    with atomic_write(path) as partial:
+        np.savetxt(partial, table, "%.6g", ",", header=",".join(COLUMNS), comments="")
+    seconds, *curves = table.T.tolist()
+    named = {name.replace("_", " "): (seconds, curve) for name, curve in zip(COLUMNS[1:], curves, strict=True)}
+    line_plot(path.with_suffix(".png"), named, x_label="seconds", y_label="warping error")
+    if not np.isfinite(table).all(1).any():
         return "no two frames that can be compared"
-    plain, smoothed = np.nanmean(seen, axis=0)
+    plain, smoothed = np.nanmean(table[:, 1:], axis=0)
     change = f" ({smoothed / plain - 1:+.0%})" if plain > 0 else ""
     return f"warping error {plain:.5f} frame by frame, {smoothed:.5f} smoothed{change}"
 

@@ -6,6 +6,7 @@ Numbers of primaries and transfer functions are FFmpeg's.
 import numpy as np
 from jaxtyping import Float, UInt16
 
+from arbitrary_nst.image.profiles import PRIMARIES, to_xyz
 from arbitrary_nst.video.frames import Colours
 
 BT709, BT2020, DISPLAY_P3 = 1, 9, 12
@@ -20,23 +21,16 @@ PEAK = 1000.0
 KNEE = 0.8
 """Light, as a part of white, from which highlights are compressed."""
 
-_CHROMATICITIES = {
-    BT709: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
-    BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
-    DISPLAY_P3: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
-}
-_D65 = (0.3127, 0.3290)
-
 
 def sdr_table(colours: Colours) -> UInt16[np.ndarray, "512 512 3"] | None:
     """Table of SDR values for R'G'B' in these colours, 64 levels each, for FFmpeg's haldclut; None if they are SDR."""
     hdr = colours.transfer in (PQ, HLG)
     if not hdr and colours.primaries not in (BT2020, DISPLAY_P3):
         return None
-    primaries = colours.primaries if colours.primaries in _CHROMATICITIES else BT2020
+    primaries = colours.primaries if colours.primaries in (BT709, BT2020, DISPLAY_P3) else BT2020
     blue, green, red = np.meshgrid(*[np.linspace(0, 1, 64)] * 3, indexing="ij")
     light = to_light(np.stack([red, green, blue], -1), colours.transfer)
-    light = light @ (np.linalg.inv(_to_xyz(BT709)) @ _to_xyz(primaries)).T
+    light = light @ (np.linalg.inv(to_xyz(PRIMARIES[BT709])) @ to_xyz(PRIMARIES[primaries])).T
     return np.rint(65535 * _encoded(_compressed(light) if hdr else light)).astype(np.uint16).reshape(512, 512, 3)
 
 
@@ -72,10 +66,3 @@ def _encoded(light: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 3"]:
     """sRGB of light, what is out of its range clipped."""
     light = light.clip(0, 1)
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-
-
-def _to_xyz(primaries: int) -> Float[np.ndarray, "3 3"]:
-    """The matrix from linear RGB to XYZ."""
-    x, y = np.array([*_CHROMATICITIES[primaries], _D65]).T
-    xyz = np.stack([x / y, np.ones_like(x), (1 - x - y) / y])
-    return xyz[:, :3] * np.linalg.solve(xyz[:, :3], xyz[:, 3])

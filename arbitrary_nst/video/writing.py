@@ -5,16 +5,14 @@ packets of the source's sound, are the file. So the work can be interrupted anyw
 """
 
 import heapq
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,21 +43,18 @@ DEFAULT_CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libaom-av1": 24,
 """Constant rate factors at which one has to look for a difference, of the codecs that have one."""
 
 
-@runtime_checkable
-class Sink(Protocol):
+class Sink:
     """Destination of results."""
 
     def add(self, frame: Frame) -> None:
         """The next frame: pixels as they are to be seen, upright, with the times of the source."""
-        ...
+        raise NotImplementedError
 
     def cut(self) -> None:
         """End a segment: all frames so far outlast an interruption from now on."""
-        ...
 
     def finish(self) -> None:
         """Put the whole result in its place."""
-        ...
 
 
 # Video files
@@ -123,7 +118,7 @@ class Encoding:
         return picture
 
 
-class VideoSink:
+class VideoSink(Sink):
     """A video file with the sound, subtitles, chapters and metadata of the source.
 
     Args:
@@ -144,7 +139,7 @@ class VideoSink:
         self._format = CONTAINERS[path.suffix.lower()]
         with reraise_with_path(path, self._failure, OutputError):
             self._copies = [] if source is None else self._held(source)
-            self._mux(work / "rehearsal", iter(()))
+            self._mux(work / "rehearsal", ())
         (work / "rehearsal").unlink()
 
     def add(self, frame: Frame) -> None:
@@ -174,7 +169,7 @@ class VideoSink:
 
     def finish(self) -> None:
         with reraise_with_path(self.path, self._failure, OutputError), atomic_write(self.path) as partial:
-            self._mux(partial, self._finished())
+            self._mux(partial, sorted(self._work.glob("*.segment")))
 
     def _encoder(self) -> Any:
         context = pyav().CodecContext.create(self._encoding.codec, "w")
@@ -183,10 +178,10 @@ class VideoSink:
         context.flags |= pyav().codec.context.Flags.global_header
         return context
 
-    def _finished(self) -> Iterator[Any]:
-        """The packets of all segments; decoding times, which begin anew with each encoder, go on."""
+    def _packets_of(self, segments: Sequence[Path], stream: Any) -> Iterator[Any]:
+        """The packets of segments; decoding times, which begin anew with each encoder, go on."""
         last = None
-        for path in sorted(self._work.glob("*.segment")):
+        for path in segments:
             with np.load(path) as segment:
                 rows, content = segment["rows"].tolist(), segment["content"]
             begin = 0
@@ -196,10 +191,11 @@ class VideoSink:
                 last = dts if last is None else max(dts, last + 1)
                 packet.pts, packet.dts, packet.duration = pts, last, duration
                 packet.is_keyframe, packet.time_base = bool(key), self._encoding.info.time_base
+                packet.stream = stream
                 yield packet
 
-    def _mux(self, path: Path, packets: Iterator[Any]) -> None:
-        """Write a file of these packets and the source's."""
+    def _mux(self, path: Path, segments: Sequence[Path]) -> None:
+        """Write a file of the packets of these segments and of the source's."""
         encoding = self._encoding
         options = {"movflags": "faststart"} if self._format in ("mp4", "mov") else {}
         with ExitStack() as stack:
@@ -223,8 +219,9 @@ class VideoSink:
                     read = until_broken(container.demux(streams))
                     others = _copied(self._source.timeline.restored(read), copies)
             output.start_encoding()
-            ours = _streamed(packets, video)
-            for packet in heapq.merge(ours, others, key=_decoding_time):  # so that neither waits in memory
+            ours = self._packets_of(segments, video)
+            in_time = heapq.merge(ours, others, key=lambda packet: packet.dts * packet.time_base)
+            for packet in in_time:  # neither waits in memory for the other
                 output.mux_one(packet)
 
     def _held(self, source: VideoFile) -> list[int]:
@@ -270,12 +267,6 @@ def _can_hold(file_format: str, stream: Any) -> bool:
     return True
 
 
-def _streamed(packets: Iterator[Any], stream: Any) -> Iterator[Any]:
-    for packet in packets:
-        packet.stream = stream
-        yield packet
-
-
 def _copied(packets: Iterator[Any], copies: dict[int, Any]) -> Iterator[Any]:
     """The packets of streams that are copied, as they are, but that no stream goes back in time."""
     last: dict[int, int] = {}
@@ -288,10 +279,6 @@ def _copied(packets: Iterator[Any], copies: dict[int, Any]) -> Iterator[Any]:
             yield packet
 
 
-def _decoding_time(packet: Any) -> Fraction:
-    return packet.dts * packet.time_base
-
-
 def _of_content(metadata: dict[str, str]) -> dict[str, str]:
     """Metadata about the content, not about the file or its writer."""
     of_file = {"encoder", "major_brand", "minor_version", "compatible_brands", "vendor_id", "handler_name", "duration"}
@@ -301,70 +288,50 @@ def _of_content(metadata: dict[str, str]) -> dict[str, str]:
 # Pictures
 
 
-class PictureSink:
+class PictureSink(Sink):
     """One picture a frame, in a folder or with numbers by a pattern; each is whole as soon as it is there."""
 
     def __init__(self, path: Path, quality: int, done: int = 0) -> None:
-        self.path, self._quality, self._number = path, quality, done
+        self.path, self.quality, self.done = path, quality, done
 
     def add(self, frame: Frame) -> None:
-        self._number += 1
+        self.done += 1
         pattern = _pattern(self.path)
         if pattern != self.path and frame.name:
             file = self.path / fitting_name(frame.name, ".png")
         else:
-            file = pattern.with_name(COUNTER.sub(lambda counter: counter.group() % self._number, pattern.name))
-        _save(frame, file, self._quality)
-
-    def cut(self) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
+            file = pattern.with_name(COUNTER.sub(lambda counter: counter.group() % self.done, pattern.name))
+        _save(frame, file, self.quality)
 
 
-class AnimationSink:
+class AnimationSink(Sink):
     """An animated GIF or WebP, which Pillow writes from memory: its frames wait in the work folder until then."""
 
     def __init__(self, path: Path, work: Path, info: VideoInfo, quality: int, done: int = 0) -> None:
-        self.path, self._work, self._info, self._quality = path, work, info, quality
-        self._number, self._durations = done, []
+        self.path, self.work, self.info, self.quality, self.done = path, work, info, quality, done
 
     def add(self, frame: Frame) -> None:
-        self._number += 1
+        self.done += 1
         begin, end = (round(1000 * moment) for moment in (frame.time, frame.time + frame.duration))
-        self._durations.append(end - begin)
-        _save(frame, self._work / f"{self._number:06d}.png", self._quality)
-
-    def cut(self) -> None:
-        first = self._number - len(self._durations)
-        with atomic_write(self._work / f"{first:06d}.durations") as partial:
-            partial.write_text(json.dumps(self._durations))
-        self._durations = []
+        _save(frame, self.work / f"{self.done:06d}-{end - begin}.png", self.quality)
 
     def finish(self) -> None:
-        durations = [ms for path in sorted(self._work.glob("*.durations")) for ms in json.loads(path.read_text())]
-        pages = [_loaded(path) for path in sorted(self._work.glob("*.png"))[: len(durations)]]
+        paths = sorted(self.work.glob("*.png"))[: self.done]
+        durations = [int(path.stem.partition("-")[2]) for path in paths]  # in milliseconds
+        pages = [Image.open(BytesIO(path.read_bytes())) for path in paths]
         clear = any(page.mode == "RGBA" for page in pages)
         first, *others = [page.convert("RGBA") for page in pages] if clear else pages
         options: dict[str, Any] = {"save_all": True, "append_images": others, "duration": durations}
         if self.path.suffix.lower() == ".webp":
-            options |= {"quality": self._quality, "loop": 1 if self._info.loop is None else self._info.loop}
+            options |= {"quality": self.quality, "loop": 1 if self.info.loop is None else self.info.loop}
         else:
             options |= {"optimize": False, "disposal": 2 if clear else 0}
-            options |= {} if self._info.loop is None else {"loop": self._info.loop}
+            options |= {} if self.info.loop is None else {"loop": self.info.loop}
         with (
             reraise_with_path(self.path, lambda error: f"cannot be written ({detail(error)})", OutputError),
             atomic_write(self.path) as partial,
         ):
             first.save(partial, self.path.suffix[1:].upper(), **options)
-
-
-def _loaded(path: Path) -> Image.Image:
-    """A picture in memory, its file closed: a system lets few be open at a time."""
-    with Image.open(path) as picture:
-        picture.load()
-    return picture
 
 
 def over_white(frame: Frame) -> np.ndarray:

@@ -20,7 +20,7 @@ from arbitrary_nst.web.config import ServeConfig
 from arbitrary_nst.web.sessions import MOST_STYLES, Cancelled, Result, Session, Sessions, Source
 
 if TYPE_CHECKING:
-    from arbitrary_nst.optimization.gatys import Iterate
+    from arbitrary_nst.optimization.loop import Iterate
     from arbitrary_nst.stylization.jobs import StylizeConfig
     from arbitrary_nst.web.painting import Painter
 
@@ -173,36 +173,39 @@ class Actions:
 
     def take_paintings(self, session: Session, shown: Sequence[dict[str, Any]] | None) -> Iterator[Changes]:
         """Keep new paintings, and drop those that were removed."""
-        told: list[str] = []
-        with session.taking():
-            kept: dict[str, Source] = {}
-            for path in (item["image"]["path"] for item in shown or ()):
-                if path in session.paintings:
-                    kept[path] = session.paintings[path]
-                    continue
-                with self._refusals(session, path, told):
-                    painting = session.keep(path)
-                    kept[str(self._preview(session, painting.path, THUMBNAIL))] = painting
-            session.paintings = kept
-        yield {"paintings": _thumbnails(session), "styles_told": wrong(told), **self._refreshed(session)}
+        paths = [item["image"]["path"] for item in shown or ()]
+        told = self._take_styles(session, "paintings", paths, lambda path: self._preview(session, path, THUMBNAIL))
+        yield {"paintings": _thumbnails(session), "styles_told": told, **self._refreshed(session)}
 
     def take_saved(self, session: Session, shown: Sequence[dict[str, Any]] | None) -> Iterator[Changes]:
         """Keep new style files, and drop those that were removed."""
         from arbitrary_nst.stylization.style_files import load_style
 
+        def checked(path: Path) -> Path:
+            load_style(path, self.config.model)
+            return path
+
+        told = self._take_styles(session, "saved", [item["path"] for item in shown or ()], checked)
+        yield {"saved": list(session.saved) or None, "styles_told": told, **self._refreshed(session)}
+
+    def _take_styles(self, session: Session, name: str, paths: Sequence[str], show: Callable[[Path], Path]) -> str:
+        """Make `paths` the session's styles of this name; return what is wrong with new ones, which `show` may refuse.
+
+        Args:
+            show: returns the path by which the page knows a new file.
+        """
         told: list[str] = []
         with session.taking():
-            kept: dict[str, Source] = {}
-            for path in (item["path"] for item in shown or ()):
-                if path in session.saved:
-                    kept[path] = session.saved[path]
+            before, kept = getattr(session, name), {}
+            for path in paths:
+                if path in before:
+                    kept[path] = before[path]
                     continue
                 with self._refusals(session, path, told):
                     style = session.keep(path)
-                    load_style(style.path, self.config.model)
-                    kept[str(style.path)] = style
-            session.saved = kept
-        yield {"saved": list(kept) or None, "styles_told": wrong(told), **self._refreshed(session)}
+                    kept[str(show(style.path))] = style
+            setattr(session, name, kept)
+        return wrong(told)
 
     def refresh(self, session: Session) -> Iterator[Changes]:
         """Show what follows from the values of the controls."""
@@ -368,8 +371,8 @@ class Actions:
 
     def optimize(self, session: Session) -> Iterator[Changes]:
         """Show the iterates as they come; the last one, or where it is stopped, can be downloaded."""
-        from arbitrary_nst.optimization.gatys import feature_network
         from arbitrary_nst.optimization.jobs import PRESETS, OptimizeConfig, load_material, run, save
+        from arbitrary_nst.optimization.loop import feature_network
         from arbitrary_nst.web.snippets import command_line
 
         hint, screen = self._slow_hint(session), session.screen

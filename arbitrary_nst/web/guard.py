@@ -8,7 +8,8 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -64,61 +65,53 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
             await send(message)
 
-        refusal = _refusal(scope)
-        if refusal is None and scope["method"] == "POST":
-            with_file = scope["path"].startswith((f"{API}/upload", f"{API}/component_server"))
-            if with_file:
+        try:
+            _check(scope)
+            if scope["method"] == "POST" and scope["path"].startswith((f"{API}/upload", f"{API}/component_server")):
                 room = await run_in_threadpool(self.room)
                 if room < int(Headers(scope=scope).get("content-length") or 0):
-                    refusal = 507, "There is no room for more files here: try again in ten minutes."
+                    raise HTTPException(507, "There is no room for more files here: try again in ten minutes.")
                 receive = _limited(receive, min(self.max_bytes + LARGEST_QUESTION, room))
-            else:
-                refusal, receive = await _without_foreign_files(receive, self.folder)
-        if refusal is None:
-            try:
-                await self.app(scope, receive, send_with_headers)
-            except ClientDisconnect:  # or too much was sent
-                refusal = 413, f"Files may have {self.max_bytes} bytes here."
-        if refusal is not None:
-            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send_with_headers)
+            elif scope["method"] == "POST":
+                receive = await _without_foreign_files(scope, receive, self.folder)
+            return await self.app(scope, receive, send_with_headers)
+        except ClientDisconnect:  # or too much was sent
+            refusal = PlainTextResponse(f"Files may have {self.max_bytes} bytes here.", 413)
+        except HTTPException as error:
+            refusal = PlainTextResponse(error.detail, error.status_code)
+        await refusal(scope, receive, send_with_headers)
 
 
-def _refusal(scope: Scope) -> tuple[int, str] | None:
-    """The status and the words with which a request is refused by what it asks for and where it comes from."""
+def _check(scope: Scope) -> None:
+    """Raises HTTPException where a request is refused by what it asks for and where it comes from."""
     headers, path = Headers(scope=scope), scope["path"]
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != headers.get("host"):
-        return 403, "Another site may not use this page."
+        raise HTTPException(403, "Another site may not use this page.")
     known = {"GET": READ, "HEAD": READ, "POST": WRITTEN}.get(scope["method"], ())
     if not path.startswith(known) and not (path == "/" and known is READ):
-        return 404, "There is no such thing here."
+        raise HTTPException(404, "There is no such thing here.")
     if path.startswith(f"{API}/file=") and "://" in path.replace(":/", "://"):
-        return 403, "This page fetches nothing from elsewhere."
-    return None
+        raise HTTPException(403, "This page fetches nothing from elsewhere.")
 
 
-async def _without_foreign_files(receive: Receive, folder: Path) -> tuple[tuple[int, str] | None, Receive]:
-    """Read the body of a request; refuse it if it is no JSON, too long, or names a file outside the folder."""
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > LARGEST_QUESTION:
-            return (413, f"The request is longer than {LARGEST_QUESTION} bytes."), receive
-        if not message.get("more_body"):
-            break
+async def _without_foreign_files(scope: Scope, receive: Receive, folder: Path) -> Receive:
+    """Read the body of a request. Raises HTTPException if it is no JSON, too long, or names a file outside `folder`."""
     try:
+        body = await Request(scope, _limited(receive, LARGEST_QUESTION)).body()
         foreign = _names_foreign_file(json.loads(body), folder)
-    except (ValueError, RecursionError):
-        return (400, "The request is not JSON."), receive
+    except ClientDisconnect as error:
+        raise HTTPException(413, f"The request is longer than {LARGEST_QUESTION} bytes.") from error
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, "The request is not JSON.") from error
     if foreign:
-        return (403, "This page fetches nothing from elsewhere: save the file and upload it."), receive
+        raise HTTPException(403, "This page fetches nothing from elsewhere: save the file and upload it.")
     pending = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:
         return pending.pop() if pending else await receive()
 
-    return None, again
+    return again
 
 
 def _names_foreign_file(value: Any, folder: Path) -> bool:

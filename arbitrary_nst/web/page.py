@@ -5,10 +5,11 @@ import threading
 import webbrowser
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies
 
 import gradio as gr
 from gradio.blocks import Block
@@ -95,26 +96,27 @@ class Page:
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
             Middleware(Guard, max_bytes=self.config.max_bytes, folder=self.sessions.folder, room=self._room),
         ]
+        own = f"{self.config.host},localhost,127.0.0.1"
+        os.environ["no_proxy"] = f"{getproxies().get('no', '')},{own}"  # gradio calls its own server when it starts
         try:
-            with _without_proxy():
-                _, url, _ = self.blocks.launch(
-                    server_name=self.config.host,
-                    server_port=self.config.port,
-                    inbrowser=False,
-                    prevent_thread_lock=True,
-                    share=False,
-                    quiet=True,
-                    footer_links=[],
-                    run_history=False,
-                    enable_monitoring=False,
-                    mcp_server=False,
-                    ssr_mode=False,
-                    pwa=False,
-                    max_file_size=self.config.max_bytes,
-                    theme=THEME,
-                    css_paths=STYLES,
-                    app_kwargs={"middleware": middleware},
-                )
+            _, url, _ = self.blocks.launch(
+                server_name=self.config.host,
+                server_port=self.config.port,
+                inbrowser=False,
+                prevent_thread_lock=True,
+                share=False,
+                quiet=True,
+                footer_links=[],
+                run_history=False,
+                enable_monitoring=False,
+                mcp_server=False,
+                ssr_mode=False,
+                pwa=False,
+                max_file_size=self.config.max_bytes,
+                theme=THEME,
+                css_paths=STYLES,
+                app_kwargs={"middleware": middleware},
+            )
         except OSError as error:
             wanted = "" if self.config.port is None else f" --port {self.config.port}"
             raise UsageError(f"--host {self.config.host}{wanted}: is not free; choose another port") from error
@@ -388,18 +390,3 @@ def _slider(name: str, label: str, **options: Any) -> gr.Slider:
     low, high, step = RANGES[name]
     default = getattr(Screen, name)
     return gr.Slider(low, high, default[0] if name == "weights" else default, step=step, label=label, **options)
-
-
-@contextmanager
-def _without_proxy() -> Iterator[None]:
-    """Let no proxy stand between gradio and its own server, which it calls when it starts."""
-    names = ("no_proxy", "NO_PROXY")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ |= dict.fromkeys(names, "*")
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value

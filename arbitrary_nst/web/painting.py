@@ -16,7 +16,6 @@ from arbitrary_nst.image.masks import load_mask, weighted_masks
 from arbitrary_nst.image.synthetic import synthetic_photo
 from arbitrary_nst.stylization.jobs import (
     Look,
-    Photo,
     Style,
     StylizeConfig,
     code_for,
@@ -55,7 +54,7 @@ class Painter:
         if self.stylizer.style_names:
             raise UsageError(f"--model {model}: knows only its own styles; the page needs one that takes any painting")
         self.max_pixels = max_pixels
-        self.photo = lru_cache(PHOTOS)(self._photo)
+        self.photo = lru_cache(PHOTOS)(lambda photo, size: load_photo(photo.path, size, max_pixels or None))
         self.code = lru_cache(CODES)(self._code)
         self._model = model
         self._last: tuple[object, UInt8[Tensor, "3 H W"]] | None = None
@@ -126,9 +125,6 @@ class Painter:
         """Height and width of what a photo will be painted as. Raises ImageError where that is too large."""
         height, width = self.photo(photo, size).pixels.shape[1:]
         return height, width
-
-    def _photo(self, photo: Source, size: int | None) -> Photo:
-        return load_photo(photo.path, size, self.max_pixels or None)
 
     def _code(
         self, style: Source, options: StyleOptions, like: tuple[Source, int | None] | None

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
@@ -61,13 +61,9 @@ def server_folder() -> Iterator[Path]:
             if (folder / LOCK).is_file() and not folder.is_symlink():
                 with FileLock(folder / LOCK, blocking=False):
                     _remove(folder)
-    folder = Path(gettempdir()).resolve() / f"{PREFIX}{secrets.token_hex(8)}"
-    folder.mkdir(mode=0o700)
-    try:
-        with FileLock(folder / LOCK):
-            yield folder
-    finally:
-        _remove(folder)
+    parent = Path(gettempdir()).resolve()
+    with TemporaryDirectory(prefix=PREFIX, dir=parent, ignore_cleanup_errors=True) as name, FileLock(Path(name, LOCK)):
+        yield Path(name)
 
 
 def _remove(path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ LIMITS = ("max_pixels",)
 
 HOMES = {
     "arbitrary_nst": ("Stylizer", "blend_codes", "load_image", "load_picture", "save_image"),
-    "arbitrary_nst.image": ("load_exif", "resize"),
+    "arbitrary_nst.image": ("resize",),
     "arbitrary_nst.image.masks": ("load_mask", "weighted_masks"),
     "arbitrary_nst.stylization.style_files": ("load_style",),
 }
@@ -45,7 +45,7 @@ def _options(config: StylizeConfig | OptimizeConfig) -> Iterator[tuple[str, Any]
         value = getattr(config, option.name)
         if isinstance(config, OptimizeConfig) and option.name == "optimization":
             yield from _changes(value, PRESETS[config.preset][option.name])
-        elif option.name not in LIMITS and value != _default(option):
+        elif option.name not in LIMITS and value != (None if option.default is MISSING else option.default):
             yield option.name, value
 
 
@@ -57,10 +57,6 @@ def _changes(value: Any, default: Any) -> Iterator[tuple[str, Any]]:
             yield from _changes(new, old)
         elif new != old:
             yield option.name, new
-
-
-def _default(option: Field) -> Any:
-    return option.default if option.default is not MISSING else None
 
 
 def _shown(value: Any) -> str:
@@ -83,7 +79,7 @@ def python_code(config: StylizeConfig) -> str:
         if getattr(config, name) != "auto"
     ]
     photo, model = _quoted(config.content[0]), [_quoted(config.model)] * (config.model != "light")
-    exif, alpha = f"exif=load_exif({photo})", "photo.alpha"
+    alpha = "photo.alpha"
     lines = [
         f"stylizer = Stylizer.from_pretrained({', '.join(model + given)})",
         f"photo = load_picture({photo})",
@@ -106,7 +102,7 @@ def python_code(config: StylizeConfig) -> str:
     if config.preserve_color == "luminance":
         options.append('preserve_color="luminance"')
     lines.append(f"picture = stylizer({', '.join([content, 'code', *options])})")
-    lines.append(f"save_image(picture, {_quoted(config.output)}, {alpha}, {exif})")
+    lines.append(f"save_image(picture, {_quoted(config.output)}, {alpha}, exif=photo.exif)")
     body = "\n".join(lines)
     return f"{_imports(body)}\n\n{body}\n"
 

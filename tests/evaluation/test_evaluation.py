@@ -97,8 +97,8 @@ def optimizer(monkeypatch):
         for step in range(1, total + 1):
             yield SimpleNamespace(step=step, steps=total, image=torch.lerp(content, styles[0], 1 - 0.9**step))
 
-    monkeypatch.setattr(making.gatys, "optimize", optimize)
-    monkeypatch.setattr(making.gatys, "feature_network", lambda config: None)
+    monkeypatch.setattr(making.loop, "optimize", optimize)
+    monkeypatch.setattr(making.loop, "feature_network", lambda config: None)
     return runs
 
 
@@ -348,7 +348,7 @@ def test_a_bad_method_does_not_end_the_run(run, folder, model_file, capsys):
 
 
 def test_an_optimization_that_fails_leaves_what_it_had_made(run, folder, optimizer, monkeypatch, capsys):
-    steady = making.gatys.optimize
+    steady = making.loop.optimize
 
     def diverging(content, styles, config, **options):
         for iterate in steady(content, styles, config, **options):
@@ -356,7 +356,7 @@ def test_an_optimization_that_fails_leaves_what_it_had_made(run, folder, optimiz
                 raise FloatingPointError("the loss is no longer a number")
             yield iterate
 
-    monkeypatch.setattr(making.gatys, "optimize", diverging)
+    monkeypatch.setattr(making.loop, "optimize", diverging)
     assert run("relative@2,4") == 1
     assert "no longer a number" in capsys.readouterr().err
     table = (folder / "out" / "table.md").read_text()
@@ -373,13 +373,13 @@ def test_an_optimization_that_fails_leaves_what_it_had_made(run, folder, optimiz
 def test_optimizations_are_in_bfloat16_where_it_is_asked_for_by_name(
     run, folder, optimizer, monkeypatch, precision, expected
 ):
-    faked, seen = making.gatys.optimize, set()
+    faked, seen = making.loop.optimize, set()
 
     def optimize(*arguments, **options):
         seen.add(options["precision"])
         return faked(*arguments, **options)
 
-    monkeypatch.setattr(making.gatys, "optimize", optimize)
+    monkeypatch.setattr(making.loop, "optimize", optimize)
     assert run("relative@1", limit=1, precision=precision) == 0
     assert seen == {expected}
     settings = json.loads((folder / "out" / "settings.json").read_text())
@@ -496,6 +496,7 @@ def test_pictures_made_elsewhere_are_not_written_over(run, folder, model_file):
         run(str(model_file), f"theirs={theirs}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["content", "style/new"])
 def test_what_a_comparison_writes_is_neither_content_nor_style_nor_a_picture_made_elsewhere(
     run, folder, model_file, output

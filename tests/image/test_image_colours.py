@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from arbitrary_nst.image import load_exif, load_image, load_picture
+from arbitrary_nst.image import load_image, load_picture, load_pixel_picture
 from pictures import assert_close, message, pil_ramps, ramps
 
 LEVELS = torch.tensor([[128, 96, 64], [64, 120, 100], [90, 90, 160], [255, 255, 255], [0, 0, 0], [128, 128, 128]])
@@ -72,8 +72,27 @@ def test_adobe_rgb_by_exif(tmp_path, suffix, space, index, adobe):
     assert (AS_ADOBE - LEVELS / 255).abs().max() > 0.05
     assert_close(colours(load_image(path)), AS_ADOBE if adobe else LEVELS / 255, 3)
     kept = Image.Exif()
-    kept.load(load_exif(path))
+    kept.load(load_picture(path).exif)
     assert 0xA001 not in kept.get_ifd(0x8769)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_exif_comes_with_the_picture(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    swatches().save(path, exif=camera(1, None).tobytes())
+    kept = Image.Exif()
+    kept.load(load_picture(BytesIO(path.read_bytes())).exif)
+    assert kept[0x010F] == "Camera"
+    assert load_pixel_picture(path).exif == load_picture(path).exif == kept.tobytes()
+
+
+def test_exif_behind_the_pixels_of_a_png_is_found():
+    file = BytesIO()
+    swatches().save(file, "PNG", exif=camera(1, None).tobytes())
+    content = file.getvalue()
+    begin, pixels = content.index(b"eXIf") - 4, content.index(b"IDAT") - 4
+    moved = content[:begin] + content[pixels:-12] + content[begin:pixels] + content[-12:]
+    assert b"Camera" in load_picture(moved).exif
 
 
 def test_adobe_rgb_by_exif_in_tiff(tmp_path):  # Pillow writes no interoperability into a TIFF

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from arbitrary_nst.image import DEFAULT_MAX_PIXELS, load_exif, load_picture, load_pixels, resize, save_image
+from arbitrary_nst.image import DEFAULT_MAX_PIXELS, load_picture, load_pixels, resize, save_image
 from arbitrary_nst.runtime.files import WRITTEN_SUFFIXES, ImageError
 from pictures import every_example_in_one_folder, message, pil_ramps, png, ramps
 
@@ -115,14 +115,6 @@ def test_a_bomb_is_refused_by_its_header(tmp_path):
     header, rest = bomb[12:29], bomb[33:]
     (tmp_path / "bomb.png").write_bytes(bomb[:29] + struct.pack(">I", zlib.crc32(header)) + rest)
     assert "3600000000 pixels" in message(tmp_path / "bomb.png")
-
-
-def test_exif_is_read_without_making_room_for_the_pixels(tmp_path, monkeypatch):
-    exif = Image.Exif()
-    exif[271] = "Camera"
-    pil_ramps().save(tmp_path / "a.tif", exif=exif)
-    monkeypatch.setattr(Image.core, "new", None)
-    assert b"Camera" in load_exif(tmp_path / "a.tif")
 
 
 def test_threads_with_different_limits_do_not_meet(tmp_path):

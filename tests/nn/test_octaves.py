@@ -179,7 +179,7 @@ def test_pictures_are_painted_octave_by_octave(stylizer):
 
 
 @pytest.mark.usefixtures("small_octaves")
-@pytest.mark.parametrize("cache_trunk", [True, False])
+@pytest.mark.parametrize("cache_trunk", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_octaves_in_tiles_are_those_of_the_whole(stylizer, cache_trunk, monkeypatch):
     monkeypatch.setattr("arbitrary_nst.stylization.runner.CACHE_MEMORY", 2**40 if cache_trunk else 0)
     content, code = torch.rand(1, 3, 517, 523), stylizer.encode_style(torch.rand(1, 3, 96, 96))

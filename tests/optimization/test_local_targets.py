@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from arbitrary_nst.nn.features import VGGFeatures
 from arbitrary_nst.nn.losses import covariance_loss, relaxed_emd_loss, self_similarity_loss
-from arbitrary_nst.optimization.gatys import optimize
 from arbitrary_nst.optimization.local_targets import LocalTargets, Region, at
+from arbitrary_nst.optimization.loop import optimize
 from arbitrary_nst.optimization.presets import PRESETS, OptimizationConfig, Stage
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 0.5}

@@ -16,8 +16,8 @@ from PIL import Image
 from arbitrary_nst.commands import main
 from arbitrary_nst.image import load_image, load_picture, save_image
 from arbitrary_nst.nn.features import VGGConfig
-from arbitrary_nst.optimization import gatys
 from arbitrary_nst.optimization import jobs as optimization
+from arbitrary_nst.optimization import loop
 from arbitrary_nst.optimization.jobs import expand, parse_option
 from arbitrary_nst.optimization.presets import PRESETS, OptimizationConfig
 from arbitrary_nst.runtime.weights import WeightsNotFoundError
@@ -37,7 +37,7 @@ def pictures(tmp_path):
 @pytest.fixture
 def optimize(pictures, monkeypatch):
     """The command with random features."""
-    monkeypatch.setattr(optimization, "feature_network", lambda config: gatys.feature_network(config, pretrained=False))
+    monkeypatch.setattr(optimization, "feature_network", lambda config: loop.feature_network(config, pretrained=False))
 
     def run(*options, content="photo.png", style=("waves.png",), output="out.png", preset="gatys2016"):
         monkeypatch.setattr(optimization, "DEFAULT_PRESET", preset)
@@ -341,6 +341,7 @@ def test_missing_and_broken_files_are_named(optimize, pictures, capsys):
     assert not (pictures / "out.png").exists()
 
 
+@pytest.mark.slow
 def test_a_preset_sets_the_defaults_and_options_change_it():
     code = """
 from arbitrary_nst.commands import main, optimize

@@ -517,6 +517,7 @@ def test_no_camera_is_told(page):
 # The files
 
 
+@pytest.mark.slow
 def test_the_site_says_what_it_holds(folder):
     (listed,) = re.findall(r"^const FILES = (\{.*?\});", (folder / "sw.js").read_text(), re.DOTALL)
     files = json.loads(listed)
@@ -528,6 +529,7 @@ def test_the_site_says_what_it_holds(folder):
     assert (folder / "gallery.bin").stat().st_size == 4 * about["codeSize"] * len(gallery())
 
 
+@pytest.mark.slow
 def test_the_models_do_not_tell_the_sizes_of_maps(folder):
     """Large photos take less memory then."""
     onnx = pytest.importorskip("onnx")

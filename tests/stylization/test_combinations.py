@@ -159,6 +159,7 @@ options = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(slowly, max_examples=10)
 @given(given_options=options, masked=st.booleans())
 def test_files_with_any_options_come_out_as_promised(files, given_options, masked):

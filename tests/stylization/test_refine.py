@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from arbitrary_nst.image import load_image, load_picture
-from arbitrary_nst.optimization.gatys import refine
+from arbitrary_nst.optimization.loop import refine
 
 
 def blobs(height: int, width: int, seed: int) -> torch.Tensor:
@@ -13,6 +13,7 @@ def blobs(height: int, width: int, seed: int) -> torch.Tensor:
     return F.interpolate(noise, (height, width), mode="bicubic").clamp(0.05, 0.95)
 
 
+@pytest.mark.slow
 def test_refining_begins_from_the_result_at_every_scale():
     photo, result, painting = blobs(128, 144, 1), blobs(128, 144, 2), blobs(70, 64, 3)
     result[..., 60:70, 60:70] = 1 - result[..., 60:70, 60:70]  # of a size that the coarse scale does not see

@@ -238,7 +238,7 @@ def test_the_gallery_is_of_the_model_that_ships():
     for name, style in gallery().items():
         assert style.model == shipped, (
             f"gallery:{name} was made with {style.model}, but {shipped} ships: the weights have changed. "
-            "Make the gallery again: python examples/make_gallery.py --paintings FOLDER"
+            "Make the gallery again: python tools/make_gallery.py --paintings FOLDER"
         )
 
 
@@ -268,7 +268,7 @@ def test_the_gallery_is_made_of_a_list(tmp_path, monkeypatch):
     target = tmp_path / "gallery.safetensors"
     options = ["--paintings", tmp_path, "--list", tmp_path / "list.tsv", "--output", target]
     monkeypatch.setattr(sys, "argv", ["make_gallery.py", *map(str, options)])
-    run_path(str(ROOT / "examples" / "make_gallery.py"), run_name="__main__")
+    run_path(str(ROOT / "tools" / "make_gallery.py"), run_name="__main__")
     monkeypatch.setattr("arbitrary_nst.stylization.style_files.GALLERY_FILE", target)
     gallery.cache_clear()
     try:

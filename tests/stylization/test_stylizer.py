@@ -592,7 +592,7 @@ def test_a_content_code_that_is_at_hand_is_not_computed_again(stylizer, monkeypa
 
 @pytest.mark.parametrize("tile", [None, 64])
 @pytest.mark.parametrize("cache_trunk", [False, True])
-@pytest.mark.parametrize("styles", [1, 2])
+@pytest.mark.parametrize("styles", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_progress_grows_to_one(stylizer, tile, cache_trunk, styles, monkeypatch):
     monkeypatch.setattr(runner_module, "LARGE", 0)
     monkeypatch.setattr(runner_module, "CACHE_MEMORY", 2**40 if cache_trunk else 0)

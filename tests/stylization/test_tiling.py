@@ -190,7 +190,7 @@ def test_statistics_are_exact_where_a_sum_in_float32_is_not(monkeypatch):
     assert_close(running.statistics[1].double(), expected, atol=0, rtol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(135, 201), (320, 272), (1, 300)])
+@pytest.mark.parametrize("size", [(135, 201), pytest.param((320, 272), marks=pytest.mark.slow), (1, 300)])
 def test_every_norm_counts_every_position_once(stylizers, size, monkeypatch, cache_trunk):
     """Its statistics are those that it sees in the whole picture, continued to a multiple of 8."""
     made = []
@@ -236,9 +236,9 @@ def test_a_large_channel_is_normalized_exactly():
     ("name", "size", "tile", "cache_trunk"),
     [
         ("light", (320, 272), 160, True),
-        ("light", (320, 272), 160, False),
+        pytest.param("light", (320, 272), 160, False, marks=pytest.mark.slow),
         ("light", (231, 303), 160, True),
-        ("light", (231, 303), 160, False),
+        pytest.param("light", (231, 303), 160, False, marks=pytest.mark.slow),
         ("light", (40, 300), 64, True),
         ("light", (40, 300), 80, False),
         ("light", (7, 5), 64, True),
@@ -260,7 +260,11 @@ def test_tiles_make_the_picture_that_the_whole_makes(stylizers, name, size, tile
     assert (whole - content).abs().mean() > 1e-2
 
 
-@pytest.mark.parametrize(("cache_trunk", "halos"), [(True, (40, 16)), (False, (184, 72))], indirect=["cache_trunk"])
+@pytest.mark.parametrize(
+    ("cache_trunk", "halos"),
+    [(True, (40, 16)), pytest.param(False, (184, 72), marks=pytest.mark.slow)],
+    indirect=["cache_trunk"],
+)
 def test_a_smaller_halo_would_not_do(stylizers, cache_trunk, halos):
     """The tiles would differ from the whole: the comparison above sees a seam."""
     stylizer, content, code = stylizers("light"), picture(200, 400), torch.randn(1, CODE)

@@ -81,6 +81,7 @@ def test_what_is_held_out_is_said_at_the_start_and_on_the_card(config, caplog, c
     assert model_card(path)[1]["held_out"] == {"photos": held[0], "paintings": held[1], "fixed": False}
 
 
+@pytest.mark.slow
 def test_pictures_that_live_on_the_device_are_nearly_the_same_samples(config):
     fit(replace(config, steps=2))
     fit(replace(config, steps=2, resident=True, run_dir=config.run_dir.with_name("resident")))
@@ -171,6 +172,7 @@ def test_added_styles_leave_everything_else_as_it_was_to_the_last_bit(config, pa
     assert all(torch.equal(value, checkpoint[name]) for name, value in old.items())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_that_adds_styles_ends_as_an_uninterrupted_one(config, paintings):
     before = fit(fixed(config, *paintings[:2], steps=1))
     run = fixed(config, *paintings[2:4], name="whole", init=before, add_styles=True)
@@ -193,6 +195,7 @@ def test_a_resumed_run_that_adds_styles_ends_as_an_uninterrupted_one(config, pai
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_a_run_that_has_written_its_first_checkpoint_only_is_resumed(config, paintings):
     before = fit(fixed(config, *paintings[:2], steps=1))
     plain = fixed(config, *paintings[:2], name="plain")
@@ -234,6 +237,7 @@ def test_one_bad_picture_does_not_end_a_run(config, caplog):
     assert "left out 1 of 13 pictures" in caplog.text
 
 
+@pytest.mark.slow
 def test_init_starts_from_a_model_file(config):
     first = fit(config)
     second = fit(replace(config, init=first, run_dir=config.run_dir.with_name("second"), steps=1, learning_rate=0.0))

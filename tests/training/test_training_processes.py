@@ -131,6 +131,7 @@ def test_every_trained_weight_has_a_gradient(config, tmp_path, name):
     assert set(MODELS) >= {name}
 
 
+@pytest.mark.slow
 def test_compiled_networks_take_the_same_step(config, tmp_path, monkeypatch):
     """Traced as for a compiler, and then run as they are: what a compiler makes of them is not ours."""
     monkeypatch.setattr(TrainingModule, "compile", lambda module: torch.nn.Module.compile(module, backend="eager"))

@@ -657,7 +657,7 @@ def test_the_last_iterates_can_still_be_fetched_and_older_ones_are_removed(desk,
     monkeypatch.setattr("arbitrary_nst.optimization.jobs.load_material", lambda config: None)
     monkeypatch.setattr("arbitrary_nst.optimization.jobs.run", lambda *_: iter(iterates))
     monkeypatch.setattr("arbitrary_nst.optimization.jobs.save", save)
-    monkeypatch.setattr("arbitrary_nst.optimization.gatys.feature_network", lambda optimization: None)
+    monkeypatch.setattr("arbitrary_nst.optimization.loop.feature_network", lambda optimization: None)
     changed(actions.optimize, session)
     *shown, whole = written
     assert len(shown) == len(iterates)

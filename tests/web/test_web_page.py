@@ -540,6 +540,7 @@ def asked(url, path, body=None, **headers):
         return error.code, error.read().decode(errors="replace")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -558,6 +559,7 @@ def test_what_the_page_does_not_need_is_not_there(server, path, status):
     assert asked(server[1], path)[0] == status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/etc/passwd", "http://example.com/a.jpg"])
 def test_a_request_that_names_a_file_of_the_computer_or_of_another_is_refused(server, path):
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
@@ -565,6 +567,7 @@ def test_a_request_that_names_a_file_of_the_computer_or_of_another_is_refused(se
     assert asked(server[1], "gradio_api/queue/join", body)[0] == 403
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("excess", [1, 2**21])
 def test_an_upload_over_the_limit_is_refused_and_leaves_nothing(server, excess):
     log = server[0] / "log"

@@ -5,7 +5,7 @@ manners are an impasto oil painting, a pointillist seaside, a stained glass wind
 woodcut and a hatched drawing in charcoal and red chalk; each has its module in ``painting/``. All random choices are
 seeded, so a run gives the same pictures each time:
 
-    python examples/make_styles.py --output examples/styles
+    python tools/make_styles.py --output examples/styles
 """
 
 import argparse
@@ -22,6 +22,7 @@ from painting.pointillism import paint_pointillism
 from painting.stained_glass import paint_stained_glass
 from painting.woodcut import paint_woodcut
 
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 JPEG_QUALITY = 92
 
 PAINTERS: dict[str, Callable[[np.random.Generator], Image.Image]] = {
@@ -37,7 +38,7 @@ PAINTERS: dict[str, Callable[[np.random.Generator], Image.Image]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Paint all pictures, or those named on the command line, into a folder."""
     parser = argparse.ArgumentParser(description="Paint the example style pictures.")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "styles", help="folder to write to")
+    parser.add_argument("--output", type=Path, default=EXAMPLES / "styles", help="folder to write to")
     parser.add_argument("--only", nargs="+", choices=sorted(PAINTERS), help="paint only these")
     parser.add_argument("--seed", type=int, default=7, help="seed of all random choices")
     options = parser.parse_args(arguments)

@@ -2,7 +2,7 @@
 
 It takes a minute or more for each picture on a processor, and needs VGG-16 up to relu5_1, which torchvision downloads.
 
-python examples/make_references.py --output docs/references.jpg
+python tools/make_references.py --output docs/references.jpg
 """
 
 import argparse
@@ -13,11 +13,11 @@ from pathlib import Path
 from arbitrary_nst import Stylizer, load_image, save_image
 from arbitrary_nst.image import resize
 from arbitrary_nst.image.figures import contact_sheet
-from arbitrary_nst.optimization.gatys import optimize
+from arbitrary_nst.optimization.loop import optimize
 from arbitrary_nst.optimization.presets import PRESETS
 from arbitrary_nst.runtime.devices import chosen_device, chosen_precision, keep_freed_memory
 
-HERE = Path(__file__).resolve().parent
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SIDE = 384
 
 PAIRS = {
@@ -44,8 +44,8 @@ def main() -> None:
     precision = chosen_precision("auto", chosen_device(None))
     rows = []
     for photo_name, style_name in PAIRS.items():
-        photo = resize(load_image(HERE / "content" / f"{photo_name}.jpg"), SIDE)
-        style = load_image(HERE / "styles" / f"{style_name}.jpg")
+        photo = resize(load_image(EXAMPLES / "content" / f"{photo_name}.jpg"), SIDE)
+        style = load_image(EXAMPLES / "styles" / f"{style_name}.jpg")
         row = [photo, style, stylizer(photo, stylizer.encode_style(style))]
         for config in CONFIGS.values():
             (last,) = deque(optimize(photo, [style], config, precision=precision), maxlen=1)

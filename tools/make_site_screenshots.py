@@ -1,7 +1,7 @@
 """The pictures in docs/site.md: the static site at three widths, with example photos.
 
 python -m arbitrary_nst export --web site
-python examples/make_site_screenshots.py --site site --output docs/site
+python tools/make_site_screenshots.py --site site --output docs/site
 
 Needs Chromium, and `pip install playwright`.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-HERE = Path(__file__).resolve().parent
-CONTENT, STYLES = HERE / "content", HERE / "styles"
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+CONTENT, STYLES = EXAMPLES / "content", EXAMPLES / "styles"
 TIMEOUT = 300_000
 """Milliseconds."""
 

@@ -1,6 +1,6 @@
 """The pictures in docs/page.md: the page in each of its states, with example photos and styles.
 
-python examples/make_screenshots.py --output docs/page
+python tools/make_screenshots.py --output docs/page
 
 Needs Chromium, and `pip install playwright 'arbitrary_nst[web]'`.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-HERE = Path(__file__).resolve().parent
-CONTENT, STYLES = HERE / "content", HERE / "styles"
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+CONTENT, STYLES = EXAMPLES / "content", EXAMPLES / "styles"
 TIMEOUT = 300_000
 """Milliseconds."""
 

@@ -1,7 +1,7 @@
 """The pictures of docs/video.md, of a pan over a photo; and how videos compare in style and sharpness.
 
-python examples/make_video_strip.py --output docs/video.jpg --plot docs/video_warping.png
-python examples/make_video_strip.py --compare frame_by_frame.mp4 smoothed.mp4 --style painting.jpg
+python tools/make_video_strip.py --output docs/video.jpg --plot docs/video_warping.png
+python tools/make_video_strip.py --compare frame_by_frame.mp4 smoothed.mp4 --style painting.jpg
 """
 
 import argparse
@@ -20,8 +20,8 @@ from arbitrary_nst.image import resize
 from arbitrary_nst.image.figures import contact_sheet
 from arbitrary_nst.video.reading import VideoFile
 
-HERE = Path(__file__).resolve().parent
-PHOTO, STYLE = HERE / "content" / "rocket.jpg", HERE / "styles" / "impasto_dusk.jpg"
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+PHOTO, STYLE = EXAMPLES / "content" / "rocket.jpg", EXAMPLES / "styles" / "impasto_dusk.jpg"
 FRAMES, HEIGHT, WIDTH = 24, 216, 288
 SHOWN = (18, 19, 20, 21)
 EVERY = 12

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from arbitrary_nst.image import resize
 from arbitrary_nst.optimization.canvases import Painted, Pixels
-from arbitrary_nst.optimization.gatys import OptimizationDiverged, Targets, descend, optimize
+from arbitrary_nst.optimization.loop import OptimizationDiverged, Targets, descend, optimize
 from arbitrary_nst.optimization.presets import PRESETS, OptimizationConfig, equal
 from arbitrary_nst.training.objectives import RelativeObjective
 
@@ -264,8 +264,9 @@ def test_bfloat16_descends_as_float32_does(run):
 def test_nothing_to_change_stays_as_it_is(tiny):
     """The photo is its own painting: no gradient, no step, no NaN."""
     config = replace(SMALL, content_weight=1.0, gram_weight=0.0, moment_weight=0.0, total_variation_weight=0.0)
+    features = deepcopy(tiny).to(memory_format=torch.channels_last)  # as in `optimize`: both pictures take one path
     canvas = Pixels(CONTENT, 1.0)
-    targets = Targets(tiny, config, CONTENT, [], [])
+    targets = Targets(features, config, CONTENT, [], [])
     optimizer = torch.optim.Adam(canvas.parameters(), 0.1)
     list(descend(canvas, targets, optimizer, config, 0, 3, torch.autocast("cpu", enabled=False)))
     torch.testing.assert_close(canvas(), CONTENT, atol=1e-6, rtol=0)
@@ -314,7 +315,7 @@ def test_recipes_refuse_nonsense_by_the_option_name(options, flag):
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_presets_run_with_random_features(name):
     """Every preset's layers exist in its network, and its loop turns."""
-    from arbitrary_nst.optimization.gatys import feature_network
+    from arbitrary_nst.optimization.loop import feature_network
 
     config = replace(PRESETS[name], steps=(1,))
     scales = tuple(min(1.0, 2 * scale) for scale in config.scales)

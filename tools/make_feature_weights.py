@@ -1,6 +1,6 @@
 """Make the feature networks that ship: the layers that are looked at, in half precision, with where they come from.
 
-    python examples/make_feature_weights.py
+    python tools/make_feature_weights.py
 
 It reads torchvision's VGG-16 and timm's EfficientNet-Lite0 from their caches, or downloads them.
 """

@@ -1,6 +1,6 @@
 """The picture at the top of the README: example photos in example styles, by the weights that ship.
 
-python examples/make_figure.py --output docs/figure.jpg
+python tools/make_figure.py --output docs/figure.jpg
 """
 
 import argparse
@@ -11,7 +11,7 @@ import torch
 from arbitrary_nst import Stylizer, load_image, save_image
 from arbitrary_nst.image import resize
 
-HERE = Path(__file__).resolve().parent
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SIDE, GAP = 168, 4
 
 
@@ -27,10 +27,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     output = parser.parse_args().output
     stylizer = Stylizer.from_pretrained()
-    paintings = [load_image(path) for path in sorted((HERE / "styles").glob("*.jpg"))]
+    paintings = [load_image(path) for path in sorted((EXAMPLES / "styles").glob("*.jpg"))]
     codes = [stylizer.encode_style(painting) for painting in paintings]
     rows = [[torch.ones(1, 3, SIDE, SIDE), *map(tile, paintings)]]
-    for path in sorted((HERE / "content").glob("*.jpg")):
+    for path in sorted((EXAMPLES / "content").glob("*.jpg")):
         photo = load_image(path)
         rows.append([tile(photo), *(tile(stylizer(photo, code)) for code in codes)])
 

@@ -2,7 +2,7 @@
 
 To be run again whenever these weights change; it takes seconds.
 
-python examples/make_gallery.py --paintings FOLDER
+python tools/make_gallery.py --paintings FOLDER
 
 FOLDER holds the files of the first column; the pictures themselves are not part of this repository.
 """
@@ -15,13 +15,13 @@ from arbitrary_nst import Stylizer, load_image
 from arbitrary_nst.models.serialization import model_identity
 from arbitrary_nst.stylization.style_files import GALLERY_FILE, SavedStyle, save_gallery
 
-HERE = Path(__file__).resolve().parent
+LIST = Path(__file__).with_name("gallery.tsv")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--paintings", type=Path, required=True)
-    parser.add_argument("--list", type=Path, default=HERE / "gallery.tsv", help="file, name, title, artist, year")
+    parser.add_argument("--list", type=Path, default=LIST, help="file, name, title, artist, year")
     parser.add_argument("--output", type=Path, default=GALLERY_FILE)
     options = parser.parse_args()
     stylizer, identity, styles = Stylizer.from_pretrained(device="cpu"), model_identity(), []
