@@ -39,6 +39,7 @@ from arbitrary_nst.models.serialization import load_model, save_model
 from arbitrary_nst.runtime.devices import channels_last, chosen_device, fast_bfloat16, out_of_memory
 from arbitrary_nst.stylization.stylizer import Stylizer
 from arbitrary_nst.training import TrainConfig
+from arbitrary_nst.training.config import PRESETS
 from arbitrary_nst.training.datasets import opened, split
 from arbitrary_nst.training.networks import TrainingModule
 from arbitrary_nst.training.objectives import OctavesObjective, loss_network, sum_of
@@ -337,7 +338,7 @@ def sheet(before: Any, after: Any, pairs: Batch, device: torch.device, path: Pat
 def build(config: TrainConfig, device: torch.device, half: bool) -> tuple[Learner, Any]:
     """The learner, and the model that it begins from."""
     model = load_model(config.init or "light")
-    objective = OctavesObjective(**{"color_weight": 3.0, "consistency_weight": 1.0, **config.loss_weights})
+    objective = OctavesObjective(**config.loss_weights)
     module = TrainingModule(copy.deepcopy(model).train(), loss_network(objective), objective)
     mean = copy.deepcopy(model).requires_grad_(False)
     for network in (model, module, mean):
@@ -468,6 +469,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--learning-rate", type=float, default=6e-4)
     given = parser.parse_args(arguments)
     defaults = ON_A_GPU if chosen_device(given.device).type == "cuda" else REHEARSAL
+    preset = PRESETS["light"]
     config = TrainConfig(
         content_data=(str(given.data / "content"),),
         style_data=(str(given.data / "style"),),
@@ -475,6 +477,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         init=Path(given.weights),
         device=given.device,
         crop_size=given.crop_size or defaults["crop_size"],
+        loss_weights=preset["loss_weights"],
         picture_size=640,
         memory_gb=32.0,
         resident=True,
@@ -482,7 +485,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         backbone_rate=0.3,
         warmup_steps=100,
         validation_pairs=given.validation_pairs or defaults["validation_pairs"],
-        augmentation=Augmentation((1.0, 1.25), (1.0, 1.25)),
+        augmentation=preset["augmentation"],
         wandb="off",
     )
     largest = given.largest_batch or defaults["largest_batch"]

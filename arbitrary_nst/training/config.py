@@ -177,7 +177,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "normalization-network": {"model": "normalization-network", "crop_size": 512, "picture_size": 640},
     "light": {
         "model": "light",
-        "loss_weights": {"color_weight": 3.0, "consistency_weight": 1.0},
+        "loss_weights": {"content_weight": 2.0, "color_weight": 3.0, "consistency_weight": 1.0},
         "batch_size": 8,
         "crop_size": 512,
         "steps": 20_000,
@@ -185,7 +185,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "backbone_rate": 0.3,
         "warmup_steps": 100,
         "picture_size": 640,
-        "augmentation": Augmentation((1.0, 1.25), (1.0, 1.25)),
+        "augmentation": Augmentation((1.0, 2.5), (1.0, 1.25)),
     },
 }
 """Keyword arguments of `TrainConfig` for published set-ups (docs/papers.md) and for the model that ships."""
