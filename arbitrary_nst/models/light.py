@@ -90,6 +90,21 @@ class Trunk(nn.Module):
         return self.out(x, next(affine))
 
 
+class EvenUnfolding(ReflectionConv2d):
+    """A convolution for a pixel shuffle by 2 that gives constant maps no checkerboard.
+
+    Without this, all 2x2 positions of an even area get the same + - - +, which is a weave of four pixels' period in
+    the picture. The part of the kernels that does so is left out; the parameters are those of the convolution.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        kernels = weight.unflatten(0, (-1, 4))
+        signs = weight.new_tensor([1.0, -1.0, -1.0, 1.0]).view(4, 1, 1, 1)
+        response = (kernels * signs).sum((1, 3, 4), keepdim=True)
+        even = kernels - signs * (response / kernels[0, :, 0].numel())
+        return super()._conv_forward(input, even.flatten(0, 1), bias)
+
+
 class LightTransformer(nn.Module):
     """A transformer network for processors that wait for memory more than for arithmetic (ours).
 
@@ -106,7 +121,7 @@ class LightTransformer(nn.Module):
         self.down = ConditionalConv(quarter, eighth, stride=2)
         self.trunk = Trunk(eighth, quarter, deep)
         self.fine = nn.ModuleList(ResidualBlock(quarter) for _ in range(fine))
-        self.unfold_half = ReflectionConv2d(quarter, 4 * half)
+        self.unfold_half = EvenUnfolding(quarter, 4 * half)
         self.half_norm = ConditionalInstanceNorm2d(half)
         self.unfold_full = ReflectionConv2d(half, 4 * 3)
         self.rgb_norm = ConditionalInstanceNorm2d(3)

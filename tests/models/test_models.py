@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from arbitrary_nst.models import FIXED_STYLES, MODELS, AdaIN, FixedStyles, normalization_network
 from arbitrary_nst.models.blocks import binomial_filter, conditioned, pad_by_reflection, pad_to_multiple
-from arbitrary_nst.models.light import TOKENS, VIEW_SIZE, CoarseToFine, LocalAffine, combine_views
+from arbitrary_nst.models.light import TOKENS, VIEW_SIZE, CoarseToFine, EvenUnfolding, LocalAffine, combine_views
 from arbitrary_nst.models.serialization import ModelFileError, load_model, model_card, save_model
 from arbitrary_nst.models.style_prediction import (
     EMBEDDING_SIZE,
@@ -369,6 +369,16 @@ def test_binomial_filter_weights_neighbours_1_2_1_and_stops_what_alternates():
     assert torch.equal(binomial_filter(impulse)[0, 0], weights[:, None] * weights)
     checkerboard = (torch.arange(6)[:, None] + torch.arange(8)) % 2 * 2.0 - 1
     assert torch.equal(binomial_filter(checkerboard[None, None]), torch.zeros(1, 1, 6, 8))
+
+
+def test_even_areas_unfold_without_a_checkerboard():
+    unfolding = EvenUnfolding(5, 12)
+    even = torch.randn(1, 5, 1, 1).expand(1, 5, 6, 8)
+    unfolded = F.pixel_shuffle(unfolding(even), 2).unflatten(2, (6, 2)).unflatten(4, (8, 2))  # y, row, x, column
+    assert unfolded.std() > 0.1
+    assert_close(
+        unfolded[:, :, :, 0, :, 0] + unfolded[:, :, :, 1, :, 1], unfolded[:, :, :, 0, :, 1] + unfolded[:, :, :, 1, :, 0]
+    )
 
 
 def test_interrupted_saving_leaves_the_old_file_whole_and_nothing_else(tmp_path, monkeypatch):
