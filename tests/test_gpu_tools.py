@@ -279,6 +279,7 @@ def test_what_is_timed_is_the_picture_that_users_get(light_model, monkeypatch):
     torch.testing.assert_close(painted, stylizer(photo, code), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_measurements_are_written_case_by_case(tmp_path, model_file):
     rows = gpu_fast.measure(str(model_file), CPU, [(32, 40)], time.time() + 60, tmp_path)
     assert json.loads((tmp_path / "fast.json").read_text()) == rows

@@ -61,6 +61,7 @@ def measured(*candidates, **options):
     return run, cells, {(o.size, o.name): o.reason for o in run.omissions}
 
 
+@pytest.mark.slow
 def test_sizes_of_peers_that_have_only_one_are_added_and_the_others_are_told():
     run, cells, reasons = measured(Stub("free", ("encode", "stylize")), Stub("fixed", side=20))
     assert cells == [
@@ -81,6 +82,7 @@ def test_what_is_measured_is_written_as_it_grows(tmp_path):
     assert [row["size"] for row in json.loads((tmp_path / "speed.json").read_text())["measurements"]] == [16]
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_or_too_much_memory_is_left_out_and_told():
     slow, large = Stub("slow", again=5.0), Stub("large", memory=950.0)
     run, cells, reasons = measured(Stub("small"), slow, large, longest=10.0)
@@ -90,6 +92,7 @@ def test_what_takes_too_long_or_too_much_memory_is_left_out_and_told():
     assert run.failures.count == 0
 
 
+@pytest.mark.slow
 def test_a_failure_is_told_and_the_rest_goes_on(capsys):
     run, cells, reasons = measured(Stub("broken", error=OSError("no such\n\tgraph")), Stub("whole"))
     assert [cell[1:] for cell in cells] == [(16, "whole"), (24, "whole")]
@@ -98,6 +101,7 @@ def test_a_failure_is_told_and_the_rest_goes_on(capsys):
     assert "failed: broken stylize 16: no such graph" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_shares_are_the_work_over_the_time_and_the_limits_of_the_same_rounds(monkeypatch, light_model):
     monkeypatch.setattr(command, "alternate", lambda calls, rounds: {name: [30.0, 10.0, 20.0] for name in calls})
     monkeypatch.setattr(command, "work_of", lambda call: limits.Work(flops=4 * 16**3, moved=512))

@@ -25,6 +25,8 @@ from arbitrary_nst.models.serialization import ModelFileError, ModelIdentity, mo
 from arbitrary_nst.models.style_prediction import StyleNetwork
 from arbitrary_nst.stylization.stylizer import Stylizer
 
+pytestmark = pytest.mark.slow  # its files take seconds to export
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -236,7 +238,6 @@ def test_options_out_of_range_are_refused(tmp_path, options, flag):
         ExportConfig(output=tmp_path, **options)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [(45, 70), (901, 933)])
 def test_the_example_needs_no_torch(folder, tmp_path, small_model, size):
     photo, painting, result = (tmp_path / name for name in ("photo.png", "painting.png", "result.png"))

@@ -74,6 +74,7 @@ def test_large_photos_are_made_512_high_unless_told_otherwise(pictures):
     assert optimization.load_material(config).extent == (512, 768)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--grid", "steps=1,2")])
 @pytest.mark.parametrize("folder", ["photo", "style"])
 def test_results_are_neither_the_photo_nor_paintings_of_the_next_run(optimize, pictures, folder, options):

@@ -38,6 +38,7 @@ def test_refined_results_are_as_large_as_the_photo_and_keep_its_transparency(sty
     assert torch.equal(kept, alpha)
 
 
+@pytest.mark.slow
 def test_blends_are_refined_for_all_their_paintings(stylize, pictures):
     content = pictures / "content" / "lake.jpg"
     for name, weights in (("one.png", ("1", "0")), ("both.png", ("1", "1"))):

@@ -396,6 +396,7 @@ def default_dtype():
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [default_device, default_dtype, lambda: torch.autocast("cpu", torch.bfloat16)])
 def test_the_callers_settings_change_nothing(model_file, settings):
     content, style, masks = torch.rand(1, 3, 70, 90), torch.rand(1, 3, 40, 40), torch.rand(2, 1, 3, 3)
@@ -551,6 +552,7 @@ def test_what_is_no_matter_of_the_picture_is_refused(stylizer, choice, said, unc
 # Tiles and memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [1.0, 0.4])
 @pytest.mark.parametrize("preserve_color", ["none", "luminance"])
 @pytest.mark.parametrize("masked", [False, True])

@@ -28,6 +28,7 @@ def config(tmp_path, monkeypatch):
     return tiny_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_lowers_its_loss_and_writes_what_it_promises(config):
     path = fit(replace(config, steps=25, validate_every=25, save_every=25, learning_rate=3e-4))
     losses = [float(row["loss"]) for row in rows(config.run_dir / "train.csv")]
@@ -47,6 +48,7 @@ def test_a_run_lowers_its_loss_and_writes_what_it_promises(config):
     assert not list(config.run_dir.glob("*.partial"))
 
 
+@pytest.mark.slow
 def test_pictures_of_a_run_are_not_trained_on(config):
     config = replace(config, run_dir=Path(config.content_data[0], "run"), steps=1, validate_every=1)
 
@@ -61,6 +63,7 @@ def test_pictures_of_a_run_are_not_trained_on(config):
     assert photos() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("photos", "paintings", "held"), [(12, 12, (1, 1)), (12, 9, (1, 0)), (9, 12, (0, 1)), (1, 1, (0, 0))]
 )
@@ -90,6 +93,7 @@ def test_pictures_that_live_on_the_device_are_nearly_the_same_samples(config):
         assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=0.05)
 
 
+@pytest.mark.slow
 def test_adain_trains_its_decoder_only(config):
     model = MODELS["adain"]()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -129,6 +133,7 @@ def test_fixed_styles_lower_their_loss_and_are_named_by_their_paintings(config, 
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
 
 
+@pytest.mark.slow
 def test_single_style_lowers_the_loss_of_its_paper(config, paintings, monkeypatch):
     monkeypatch.setattr(building, "loss_network", loss_network)
     changes: dict[str, Any] = {"steps": 20, "save_every": 20, "validate_every": 20}
@@ -157,6 +162,7 @@ def test_paintings_of_fixed_styles_are_neither_held_out_nor_changed(config, tmp_
             assert style[0, 0, 0] > style[0, -1, 0]
 
 
+@pytest.mark.slow
 def test_added_styles_leave_everything_else_as_it_was_to_the_last_bit(config, paintings):
     before = fit(fixed(config, *paintings[:2]))
     run = fixed(config, *paintings[2:4], name="grown", init=before, add_styles=True, learning_rate=1e-2)
@@ -217,6 +223,7 @@ def test_init_with_other_styles_or_of_another_model_is_refused(config, paintings
         fit(replace(config, init=before))
 
 
+@pytest.mark.slow
 def test_init_with_the_same_styles_goes_by_their_names(config, paintings):
     """Whatever the order of --style-data, and at a learning rate of zero exactly as it was."""
     before = fit(fixed(config, *paintings[:2], steps=1))
