@@ -294,19 +294,21 @@ class Page:
         blocks.unload(self._leave)
 
         last: dict[str, Any] = {"trigger_mode": "always_last"}  # what is given while an action runs is not lost
+        refresh = on(act.refresh)  # after a file is taken: the controls may have changed while it was read
         photo = {"told": "photo_told", **last}
         for event in (
             self.photo.upload(**on(act.take_photo, self.photo, **photo)),
             self.photo.clear(**on(partial(act.take_photo, upload=None), **photo)),
         ):
-            event.then(**on(act.show_swatches, **swatches))
+            event.then(**refresh).then(**on(act.show_swatches, **swatches))
         self.example.click(**on(act.take_example, told="photo_told")).then(
             **on(act.paint, progress=True, **paint)
         ).then(**on(act.show_swatches, **swatches))
         own = [self.paintings.upload, self.paintings.delete]
         saved = [self.saved.upload, self.saved.delete, self.saved.clear]
         for events, part, take in ((own, self.paintings, act.take_paintings), (saved, self.saved, act.take_saved)):
-            gr.on(events, **on(take, part, told="styles_told", **last)).then(**on(act.repaint, progress=True, **paint))
+            taken = gr.on(events, **on(take, part, told="styles_told", **last)).then(**refresh)
+            taken.then(**on(act.repaint, progress=True, **paint))
 
         changed = [slider.release for slider in (self.strength, self.scale, *self.weights)]
         changed += [part.input for part in (self.gallery, self.color, self.size)]

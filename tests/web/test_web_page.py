@@ -90,6 +90,20 @@ Stylizer.__call__ = slow
 """A server's program for swatches that take a minute."""
 
 
+LATE = """
+import time
+from arbitrary_nst.web.sessions import Screen
+read = Screen.of.__func__
+
+def late(cls, values, known):
+    time.sleep(0 if values[0] else 2)
+    return read(cls, values, known)
+
+Screen.of = classmethod(late)
+"""
+"""A server's program that is slow to begin what was asked for while no style of the gallery was ticked."""
+
+
 @contextmanager
 def serving(folder, *options, stop=signal.SIGTERM, program=""):
     """A server in a process of its own, which leaves nothing behind.
@@ -275,6 +289,18 @@ def test_two_people_at_once_get_their_own(browser, server, material, monkeypatch
         arguments = ["--content", "lake.jpg", "--style", f"gallery:{name}", "--output", f"{name}.png"]
         assert main(["stylize", *arguments, "--device", "cpu"]) == 0
         assert (material / f"{name}.png").read_bytes() == picture.read_bytes()
+
+
+def test_a_style_that_is_ticked_while_the_photo_is_read_counts(browser, material, tmp_path_factory):
+    with (
+        serving(tmp_path_factory.mktemp("late"), program=LATE) as (_, url),
+        opened(browser, url) as page,
+    ):
+        with page.expect_response(re.compile("/upload")):
+            page.locator("#photo input[type=file]").set_input_files(material / "lake.jpg")
+        page.get_by_label("The Scream").check()
+        with new_picture(page):
+            page.locator("#paint").click()
 
 
 def test_a_broken_photo_is_told_until_a_whole_one_is_given_and_not_kept(page, server, material):
