@@ -53,8 +53,8 @@ class SharedConfig:
     style_weights: tuple[float, ...] = ()
     """Blend the styles into one with these weights, one for each."""
     preserve_color: PreserveColor = "none"
-    """Keep the content's colours: by its chrominance (luminance), or by recolouring the paintings (covariance), which
-    is slow for videos."""
+    """Keep the content's colours: by its chrominance (luminance), or by recolouring the paintings (covariance; in
+    a video for every frame)."""
     content_size: int | None = None
     """Short side of the result in pixels; otherwise it is exactly as large as the content."""
     style_size: int = STYLE_SIZE
