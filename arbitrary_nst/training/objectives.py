@@ -21,6 +21,7 @@ from arbitrary_nst.nn.features import VGGConfig, VGGFeatures
 from arbitrary_nst.nn.losses import (
     autocorrelation_loss,
     checkerboard_loss,
+    nearest_neighbor_loss,
     relative_difference,
     relaxed_emd_loss,
     sample_positions,
@@ -84,21 +85,25 @@ class RelativeObjective:
 
 @dataclass(frozen=True)
 class LocalObjective:
-    """Compare positions instead of sums over the picture (after Kolkin et al. 2019).
+    """Compare positions instead of sums over the picture (after Kolkin et al. 2019 and 2022).
 
     Style: relaxed earth mover's distances between the feature vectors of the output and those of the painting, and
-    between their colours; with a small weight, relative channel moments. Content: self-similarity, which leaves colours
-    and texture free, at positions where the content image has structure. Positions are drawn anew for every batch.
+    between their colours; the distance of every output vector from its nearest of the painting, means removed; with a
+    small weight, relative channel moments. Content: self-similarity, which leaves colours and texture free, at
+    positions where the content image has structure. Positions are drawn anew for every batch.
     """
 
     content_weight: float = 1.5
     style_weight: float = 1.0
+    neighbor_weight: float = 2.0
     moment_weight: float = 2.0
     color_weight: float = 2.0
     lattice_weight: float = 1000.0
     content_layers: tuple[tuple[str, float], ...] = (("relu3_1", 0.5), ("relu4_1", 1.0))
     """Layers for self-similarity, each with its weight."""
     style_layers: tuple[str, ...] = ("relu2_1", "relu3_1", "relu4_1")
+    neighbor_layers: tuple[str, ...] = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_3", "relu4_1")
+    """Layers for nearest neighbours: finer ones too, since marks are there."""
     content_positions: int = 512
     style_positions: int = 1024
     color_cell: int = 4
@@ -108,7 +113,7 @@ class LocalObjective:
     @property
     def layers(self) -> tuple[str, ...]:
         """All feature layers that the objective looks at."""
-        return (*self.style_layers, *(name for name, _ in self.content_layers))
+        return (*self.style_layers, *self.neighbor_layers, *(name for name, _ in self.content_layers))
 
     def __call__(
         self, model: StyleModel, features: VGGFeatures, content: Images, style: Paintings, code: Codes
@@ -128,7 +133,7 @@ class LocalObjective:
         style_features: dict[str, Tensor],
     ) -> Losses:
         """The weighted terms, from pictures and features that are at hand."""
-        structure, emd, moment = [], [], []
+        structure, emd, moment, neighbor = [], [], [], []
         for name, weight in self.content_layers:
             height, width = content_features[name].shape[2:]
             index = sample_structure(content, (height, width), self.content_positions)
@@ -138,19 +143,29 @@ class LocalObjective:
             ours, theirs = output_features[name], style_features[name]
             emd.append(relaxed_emd_loss(*self._sampled(ours, theirs)))
             moment.append(relative_difference(moments(ours), moments(theirs)))
+        for name in self.neighbor_layers:
+            pair = (
+                vectors - vectors.mean(1, keepdim=True)
+                for vectors in self._sampled(output_features[name], style_features[name], several=2)
+            )
+            neighbor.append(nearest_neighbor_loss(*pair))
         ours, theirs = (F.avg_pool2d(image.float(), self.color_cell) for image in (output, style))
         color = relaxed_emd_loss(*self._sampled(ours, theirs), "euclidean")
         return {
             "content": self.content_weight * sum_of(structure),
             "style": self.style_weight * sum_of(emd),
+            "neighbors": self.neighbor_weight / len(neighbor) * sum_of(neighbor),
             "moments": self.moment_weight / len(moment) * sum_of(moment),
             "color": self.color_weight * color,
             "lattice": self.lattice_weight * checkerboard_loss(output),
         }
 
-    def _sampled(self, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of both maps at positions of their own."""
-        first, second = (vectors_at(maps, sample_positions(maps, self.style_positions)) for maps in (ours, theirs))
+    def _sampled(self, ours: Tensor, theirs: Tensor, several: int = 1) -> tuple[Tensor, Tensor]:
+        """Vectors of both maps at positions of their own, of the second map several times as many."""
+        counts = (self.style_positions, several * self.style_positions)
+        first, second = (
+            vectors_at(maps, sample_positions(maps, count)) for maps, count in zip((ours, theirs), counts, strict=True)
+        )
         return first, second
 
 

@@ -15,8 +15,8 @@ from arbitrary_nst.training.objectives import OBJECTIVES, LocalObjective, Octave
 
 NAMES = {
     "relative": ["content", "gram", "moments", "total_variation", "lattice", "repetition"],
-    "local": ["content", "style", "moments", "color", "lattice"],
-    "octaves": ["content", "style", "moments", "color", "lattice", "consistency"],
+    "local": ["content", "style", "neighbors", "moments", "color", "lattice"],
+    "octaves": ["content", "style", "neighbors", "moments", "color", "lattice", "consistency"],
     "prediction": ["content", "gram", "total_variation"],
     "johnson": ["content", "gram", "total_variation"],
     "adain": ["content", "moments"],
@@ -154,16 +154,17 @@ def test_adain_that_paints_exactly_what_it_was_asked_to_costs_nothing(encoder, n
     assert_close(torch.stack(list(losses.values())), torch.zeros(2), atol=1e-7, rtol=0)
 
 
-def content_layers(objective):
+def other_layers(objective):
+    """Those that it looks at besides the layers of style."""
     if isinstance(objective, LocalObjective):
-        return [name for name, _ in objective.content_layers]
+        return [*objective.neighbor_layers, *(name for name, _ in objective.content_layers)]
     return [objective.content_layer]
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_loss_network_sees_what_the_objective_names(name, networks):
     objective, features = OBJECTIVES[name](), networks[name]
-    assert set(features.layers) == {*objective.style_layers, *content_layers(objective)}
+    assert set(features.layers) == {*objective.style_layers, *other_layers(objective)}
     assert features.config == objective.vgg
 
 
@@ -174,6 +175,17 @@ def test_photo_given_back_in_its_own_style_has_lost_nothing(name, networks):
     assert losses["content"].item() == pytest.approx(0, abs=1e-5)
     if name == "local":  # the octaves see crops of their own of the painting
         assert losses["moments"].item() == 0
+
+
+def test_neighbors_are_found_wherever_they_are(networks):
+    painting = torch.rand(1, 3, 32, 32)
+    turned, noise = painting.flip(3).roll((8, 8), (2, 3)), torch.rand(1, 3, 32, 32)
+    here, elsewhere, strange = (
+        LocalObjective()(Tint(), networks["local"], photo, painting, torch.zeros(1, 3))["neighbors"].item()
+        for photo in (painting, turned, noise)
+    )
+    assert here == pytest.approx(0, abs=1e-4)
+    assert here < elsewhere < strange
 
 
 class Octaves(nn.Module):
