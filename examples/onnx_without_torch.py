@@ -91,9 +91,11 @@ def main(folder: str, content: str, style: str, output: str) -> None:
         coarse, before = photo, painted
         guide = photo + change + noise(height, width)
         (painted,) = stylizer.run(None, {"content": photo, "guide": guide, "view": further})
-        # seen at a quarter of the size, the colours stay those of the octave before
-        lost = halve(before) - halve(halve(painted))
-        painted = (painted + double(double(lost))[:, :, :height, :width]).clip(0, 1)
+        # held to the octave before: wholly at a quarter of its size, in part at half of it
+        missing = before - halve(painted)
+        broad = double(halve(missing))[:, :, : half[0], : half[1]]
+        missing = broad + 0.3 * (missing - broad)
+        painted = (painted + double(missing)[:, :, :height, :width]).clip(0, 1)
 
     levels = (painted[0].transpose(1, 2, 0) * 255).round().astype(np.uint8)
     Image.fromarray(levels).save(output)

@@ -23,6 +23,9 @@ FIRST_OCTAVE = 512
 SMALLEST_LEVEL = 450
 """Pixels: a picture is halved as long as its short side stays at least this."""
 
+ANCHORED = 0.3
+"""Share of the octave before in what a picture shows between a quarter and half of its size."""
+
 NOISE = 0.15
 """Standard deviation of the noise in the guide of every octave."""
 
@@ -62,19 +65,19 @@ def guide(
 
 
 def anchor(painted: Float[Tensor, "B 3 H W"], before: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 3 H W"]:
-    """The painted picture with the colours of the octave before it, seen at a quarter of the size.
+    """The painted picture, held to the octave before it.
 
-    An octave adds strokes and sharpens edges; light, dark and palette stay those of the first octave, so that a large
-    print looks like a small one.
+    At a quarter of its size it is that picture: light, dark and palette stay those of the first octave. At half of its
+    size `ANCHORED` of every difference is taken back: most strokes stay where they were. Beyond that an octave is free
+    to add strokes and to sharpen edges. So a large print looks like a small one.
 
     Args:
         before: the painted picture of the octave before; sides are half of the painted picture's, rounded up.
     """
     height, width = painted.shape[2:]
     rows, columns = -(-height // 4), -(-width // 4)
-    wanted = halve(window(before, (0, 2 * rows), (0, 2 * columns)))
-    found = halve(halve(window(painted, (0, 4 * rows), (0, 4 * columns))))
-    return painted + double(double(wanted - found))[:, :, :height, :width]
+    missing = window(before, (0, 2 * rows), (0, 2 * columns)) - halve(window(painted, (0, 4 * rows), (0, 4 * columns)))
+    return painted + double(torch.lerp(double(halve(missing)), missing, ANCHORED))[:, :, :height, :width]
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from arbitrary_nst.image import resize
 from arbitrary_nst.models import ghiasi2017
 from arbitrary_nst.nn.octaves import (
+    ANCHORED,
     NOISE,
     NOISE_SIDE,
     Octave,
@@ -112,7 +113,7 @@ def test_the_first_octave_is_painted_from_the_photo_and_noise():
     assert_close(view.guide, with_noise(photo)[:, :, 8:, 16:])
 
 
-def test_an_anchored_picture_has_the_colours_of_the_octave_before_at_a_quarter_of_the_size():
+def test_an_anchored_picture_is_held_to_the_octave_before():
     painted, before = torch.rand(1, 3, 16, 24), torch.rand(1, 3, 8, 12)
     assert_close(
         anchor(torch.full((1, 3, 16, 24), 0.3), torch.full((1, 3, 8, 12), 0.7)), torch.full((1, 3, 16, 24), 0.7)
@@ -120,6 +121,13 @@ def test_an_anchored_picture_has_the_colours_of_the_octave_before_at_a_quarter_o
     assert_close(anchor(painted, halve(painted)), painted)
     error = (halve(halve(anchor(painted, before))) - halve(before)).abs().mean()
     assert error < 0.6 * (halve(halve(painted)) - halve(before)).abs().mean()
+
+
+def test_strokes_of_the_octave_before_stay_in_part():
+    stripes = torch.tensor([0.0, 1.0]).repeat(12).expand(1, 3, 16, 24)  # gone at half the size
+    kept = halve(anchor(torch.full((1, 3, 32, 48), 0.5), stripes))
+    contrast = (kept[..., 1::2] - kept[..., ::2])[..., 2:-2, 1:-1]  # enlarged and halved again, half of it is left
+    assert_close(contrast, torch.full_like(contrast, 0.5 * ANCHORED))
 
 
 def test_octaves_of_8_bit_pixels_are_those_of_the_image():

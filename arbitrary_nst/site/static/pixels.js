@@ -193,13 +193,16 @@ export function guide(content, coarse, painted) {
   return grown;
 }
 
-// The painted picture with the colours of the octave before it, seen at a quarter of the size; in [0, 1].
+const ANCHORED = 0.3;
+
+// The painted picture, held to the octave before it: wholly at a quarter of its size, in part at half of it; in [0, 1].
 export function anchor(painted, before) {
   const {width, height} = painted, columns = Math.ceil(width / 4), rows = Math.ceil(height / 4);
-  const wanted = halve(window(before, 2 * columns, 2 * rows));
-  const found = halve(halve(window(painted, 4 * columns, 4 * rows)));
-  const change = combined(wanted, found, (target, value) => target - value);
-  const grown = double(double(change, 2 * columns, 2 * rows), width, height);
+  const found = halve(window(painted, 4 * columns, 4 * rows));
+  const missing = combined(window(before, 2 * columns, 2 * rows), found, (target, value) => target - value);
+  const broad = double(halve(missing), 2 * columns, 2 * rows);
+  const change = combined(broad, missing, (all, part) => all + ANCHORED * (part - all));
+  const grown = double(change, width, height);
   for (let index = 0; index < grown.data.length; index++) {
     grown.data[index] = Math.min(Math.max(grown.data[index] + painted.data[index], 0), 1);
   }
