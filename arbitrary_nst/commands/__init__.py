@@ -9,7 +9,7 @@ import warnings
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
@@ -135,12 +135,14 @@ def _parse(name: str, config_class: Any, default: Any, arguments: Sequence[str])
     given: dict[str, Any] = {} if default is None else {"default": default}
     given |= {"prog": f"arbitrary_nst {name}", "registry": registry()}
     try:
-        return tyro.cli(config_class, args=arguments, **given)
+        config = tyro.cli(config_class, args=arguments, **given)
     except SystemExit as stop:
         if stop.code:
             hints = misspelled(lambda words: tyro.cli(config_class, args=words, **given), arguments)
             print(*hints, sep="\n", end="\n" * bool(hints), file=sys.stderr)
         raise
+    merged = () if default is None else getattr(config_class, "MERGED", ())
+    return replace(config, **{name: getattr(default, name) | getattr(config, name) for name in merged})
 
 
 def _report(error: Exception, debug: bool) -> None:

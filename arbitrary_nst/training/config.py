@@ -1,9 +1,12 @@
 """Options of a training run, published set-ups, and the choice of the objective."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from tyro.constructors import PrimitiveConstructorSpec
 
 from arbitrary_nst.data import Augmentation
 from arbitrary_nst.errors import UsageError
@@ -20,9 +23,32 @@ NOT_KEPT = ("config", "resume", "allow_pipe")
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
+def parse_weights(words: Sequence[str]) -> dict[str, float]:
+    """Weights by name from NAME VALUE NAME VALUE. Raises ValueError where a value is missing or is not a number."""
+    if len(words) % 2:
+        raise ValueError(f"{words[-1]} has no value")
+    return {name: float(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+
+
+LossWeights = Annotated[
+    dict[str, float],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NAME VALUE [NAME VALUE ...]]",
+        instance_from_str=parse_weights,
+        is_instance=lambda instance: isinstance(instance, dict),
+        str_from_instance=lambda weights: [word for name, value in weights.items() for word in (name, f"{value:g}")],
+    ),
+]
+"""Weights of an objective by name; on the command line `content_weight 2 gram_weight 3`."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a style model on a collection of photos and a collection of paintings."""
+
+    MERGED: ClassVar[tuple[str, ...]] = ("loss_weights",)
+    """Options whose entries on the command line stand beside those of a preset or of a file."""
 
     content_data: tuple[str, ...]
     """Photos: files, folders (searched recursively), globs, zip and tar files of either, or shards from elsewhere
@@ -43,8 +69,8 @@ class TrainConfig:
     """auto: octaves for light and normalization-network, the paper's own for paper, adain and adain-vgg19, else
     relative. octaves compares positions with positions, in two octaves of every sample, each with crops of half of
     --crop-size; local does so in one octave; the terms of relative are shares of what they compare with."""
-    loss_weights: dict[str, float] = field(default_factory=dict)
-    """Weights of the objective to change, such as `content_weight 2 gram_weight 3`."""
+    loss_weights: LossWeights = field(default_factory=dict)
+    """Weights of the objective to change, such as `content_weight 2 gram_weight 3`; the others stay."""
     init: Path | None = None
     """A model file to start from, with fresh optimizer and schedule. A resumed run has its own."""
     add_styles: bool = False

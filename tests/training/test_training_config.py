@@ -72,6 +72,24 @@ def test_presets_are_arguments_of_a_configuration_whose_objective_can_be_built(c
     assert all(weights[key] == value for key, value in preset.loss_weights.items())
 
 
+@pytest.mark.parametrize("beside", [[], ["--preset", "light"]])
+def test_weights_on_the_command_line_stand_beside_those_of_a_preset(beside, monkeypatch, tmp_path):
+    monkeypatch.setattr(TrainConfig, "__init__", getattr(TrainConfig.__init__, "__wrapped__", TrainConfig.__init__))
+    given = []
+    monkeypatch.setattr("arbitrary_nst.commands.train.fit", lambda config: given.append(config) or tmp_path)
+    words = ["--content-data", "a", "--style-data", "b", "--run-dir", "c", *beside]
+    assert main(["train", *words, "--loss-weights", "content_weight", "4", "style_weight", "0.5"]) == 0
+    preset = PRESETS["light"]["loss_weights"] if beside else {}
+    assert given[0].loss_weights == preset | {"content_weight": 4.0, "style_weight": 0.5}
+
+
+@pytest.mark.parametrize("words", [["content_weight"], ["content_weight", "high"]])
+def test_weights_need_numbers(words, capsys):
+    given = ["--content-data", "a", "--style-data", "b", "--run-dir", "c"]
+    assert main(["train", *given, "--loss-weights", *words]) == 2
+    assert words[-1] in capsys.readouterr().err
+
+
 def test_help_names_every_model_and_preset(capsys):
     with pytest.raises(SystemExit):
         tyro.cli(TrainConfig, args=["--help"])
