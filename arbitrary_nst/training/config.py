@@ -203,7 +203,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "normalization-network": {"model": "normalization-network", "crop_size": 512, "picture_size": 640},
     "light": {
         "model": "light",
-        "loss_weights": {"content_weight": 3.0, "color_weight": 3.0, "consistency_weight": 1.0},
+        "loss_weights": {"content_weight": 2.0, "color_weight": 3.0, "consistency_weight": 1.0},
         "batch_size": 8,
         "crop_size": 512,
         "steps": 20_000,

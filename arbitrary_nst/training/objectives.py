@@ -5,7 +5,7 @@ weights that is called with the model, the frozen features that `loss_network` b
 paintings (one for all photos will do) and the paintings' style codes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,8 @@ from arbitrary_nst.nn.features import VGGConfig, VGGFeatures
 from arbitrary_nst.nn.losses import (
     autocorrelation_loss,
     checkerboard_loss,
-    nearest_neighbor_loss,
+    cosine_distance,
+    paired_cosine_distance,
     relative_difference,
     relaxed_emd_loss,
     sample_positions,
@@ -39,6 +40,7 @@ Images = Float[Tensor, "B 3 S S"]
 Paintings = Float[Tensor, "#B 3 S S"]
 Codes = Float[Tensor, "#B D"]
 Losses = dict[str, Float[Tensor, ""]]
+Maps = Mapping[str, Float[Tensor, "_ _ _ _"]]
 
 BLOCK_ENDS = {"relu1_2": 64, "relu2_2": 128, "relu3_3": 256, "relu4_3": 512}
 """Activations of the last convolution of blocks 1 to 4 of VGG-16, and their numbers of channels."""
@@ -88,22 +90,25 @@ class LocalObjective:
     """Compare positions instead of sums over the picture (after Kolkin et al. 2019 and 2022).
 
     Style: relaxed earth mover's distances between the feature vectors of the output and those of the painting, and
-    between their colours; the distance of every output vector from its nearest of the painting, means removed; with a
-    small weight, relative channel moments. Content: self-similarity, which leaves colours and texture free, at
-    positions where the content image has structure. Positions are drawn anew for every batch.
+    between their colours; the distance of every output hypercolumn from that of the painting which is nearest to the
+    content image's there; with a small weight, relative channel moments. Content: self-similarity, which leaves colours
+    and texture free, at positions where the content image has structure. Positions are drawn anew for every batch.
     """
 
     content_weight: float = 1.5
     style_weight: float = 1.0
-    neighbor_weight: float = 2.0
+    neighbor_weight: float = 4.0
     moment_weight: float = 2.0
     color_weight: float = 2.0
     lattice_weight: float = 1000.0
     content_layers: tuple[tuple[str, float], ...] = (("relu3_1", 0.5), ("relu4_1", 1.0))
     """Layers for self-similarity, each with its weight."""
     style_layers: tuple[str, ...] = ("relu2_1", "relu3_1", "relu4_1")
-    neighbor_layers: tuple[str, ...] = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_3", "relu4_1")
-    """Layers for nearest neighbours: finer ones too, since marks are there."""
+    neighbor_layers: tuple[str, ...] = (
+        *("relu1_1", "relu1_2", "relu2_1", "relu2_2"),
+        *("relu3_1", "relu3_2", "relu3_3", "relu4_1"),
+    )
+    """Layers of the hypercolumns whose nearest neighbours are looked for."""
     content_positions: int = 512
     style_positions: int = 1024
     color_cell: int = 4
@@ -133,7 +138,7 @@ class LocalObjective:
         style_features: dict[str, Tensor],
     ) -> Losses:
         """The weighted terms, from pictures and features that are at hand."""
-        structure, emd, moment, neighbor = [], [], [], []
+        structure, emd, moment = [], [], []
         for name, weight in self.content_layers:
             height, width = content_features[name].shape[2:]
             index = sample_structure(content, (height, width), self.content_positions)
@@ -143,30 +148,52 @@ class LocalObjective:
             ours, theirs = output_features[name], style_features[name]
             emd.append(relaxed_emd_loss(*self._sampled(ours, theirs)))
             moment.append(relative_difference(moments(ours), moments(theirs)))
-        for name in self.neighbor_layers:
-            pair = (
-                vectors - vectors.mean(1, keepdim=True)
-                for vectors in self._sampled(output_features[name], style_features[name], several=2)
-            )
-            neighbor.append(nearest_neighbor_loss(*pair))
         ours, theirs = (F.avg_pool2d(image.float(), self.color_cell) for image in (output, style))
         color = relaxed_emd_loss(*self._sampled(ours, theirs), "euclidean")
         return {
             "content": self.content_weight * sum_of(structure),
             "style": self.style_weight * sum_of(emd),
-            "neighbors": self.neighbor_weight / len(neighbor) * sum_of(neighbor),
+            "neighbors": self.neighbor_weight * self._neighbors(output_features, content_features, style_features),
             "moments": self.moment_weight / len(moment) * sum_of(moment),
             "color": self.color_weight * color,
             "lattice": self.lattice_weight * checkerboard_loss(output),
         }
 
-    def _sampled(self, ours: Tensor, theirs: Tensor, several: int = 1) -> tuple[Tensor, Tensor]:
-        """Vectors of both maps at positions of their own, of the second map several times as many."""
-        counts = (self.style_positions, several * self.style_positions)
-        first, second = (
-            vectors_at(maps, sample_positions(maps, count)) for maps, count in zip((ours, theirs), counts, strict=True)
-        )
+    def _sampled(self, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors of both maps at positions of their own."""
+        first, second = (vectors_at(maps, sample_positions(maps, self.style_positions)) for maps in (ours, theirs))
         return first, second
+
+    def _neighbors(self, output: Maps, content: Maps, style: Maps) -> Float[Tensor, ""]:
+        """Distance of the output's hypercolumns from those of the painting that resemble the content image's most,
+        which are looked for with means removed (Kolkin et al. 2022, section 3.2)."""
+        ours, photo, theirs = (hypercolumns(maps, self.neighbor_layers) for maps in (output, content, style))
+        places = sample_positions(ours, self.style_positions)
+        painting = vectors_at(theirs, sample_positions(theirs, 2 * self.style_positions))
+        with torch.no_grad():
+            centered = (vectors - vectors.mean(1, keepdim=True) for vectors in (vectors_at(photo, places), painting))
+            nearest = cosine_distance(*centered).min(2).indices
+        painting = painting.expand(len(nearest), -1, -1)
+        targets = painting.gather(1, nearest[:, :, None].expand(-1, -1, painting.shape[2]))
+        return paired_cosine_distance(vectors_at(ours, places), targets).mean()
+
+
+def hypercolumns(maps: Maps, layers: Sequence[str]) -> Float[Tensor, "B D h w"]:
+    """Layers of blocks 1 to 4 stacked in the middle of every cell of 4 x 4 pixels, each divided by its channels.
+
+    The maps are those of images of one size, H x W, which is a multiple of 8; h x w = H / 4 x W / 4.
+    """
+    stacked = []
+    for layer in layers:
+        features, block = maps[layer].float(), int(layer[4])
+        if block == 1:
+            features = F.avg_pool2d(features[:, :, 1:, 1:], 2, 4)
+        elif block == 2:
+            features = F.avg_pool2d(features, 2)
+        elif block == 4:
+            features = F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
+        stacked.append(features / features.shape[1])
+    return torch.cat(stacked, 1)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,14 @@ from arbitrary_nst.models.adain import ENCODER
 from arbitrary_nst.nn.features import VGGFeatures
 from arbitrary_nst.nn.losses import autocorrelation_loss, checkerboard_loss, total_variation
 from arbitrary_nst.nn.octaves import NOISE
-from arbitrary_nst.training.objectives import OBJECTIVES, LocalObjective, OctavesObjective, loss_network, random_corner
+from arbitrary_nst.training.objectives import (
+    OBJECTIVES,
+    LocalObjective,
+    OctavesObjective,
+    hypercolumns,
+    loss_network,
+    random_corner,
+)
 
 NAMES = {
     "relative": ["content", "gram", "moments", "total_variation", "lattice", "repetition"],
@@ -178,14 +185,31 @@ def test_photo_given_back_in_its_own_style_has_lost_nothing(name, networks):
 
 
 def test_neighbors_are_found_wherever_they_are(networks):
-    painting = torch.rand(1, 3, 32, 32)
-    turned, noise = painting.flip(3).roll((8, 8), (2, 3)), torch.rand(1, 3, 32, 32)
-    here, elsewhere, strange = (
-        LocalObjective()(Tint(), networks["local"], photo, painting, torch.zeros(1, 3))["neighbors"].item()
-        for photo in (painting, turned, noise)
-    )
-    assert here == pytest.approx(0, abs=1e-4)
-    assert here < elsewhere < strange
+    painting = torch.rand(1, 3, 64, 64)
+    objective, features = LocalObjective(neighbor_layers=("relu1_1", "relu3_1")), networks["local"]
+
+    def distance(photo, gain=1.0):
+        model = Tint()
+        model.gain.data.fill_(gain)
+        return objective(model, features, photo, painting, torch.zeros(1, 3))["neighbors"].item()
+
+    assert distance(painting) == pytest.approx(0, abs=1e-4)
+    assert distance(painting.roll((8, 8), (2, 3))) < 0.3 * distance(torch.rand(1, 3, 64, 64))
+    assert distance(painting, 0.5) > 1e-3  # the nearest is looked for with the photo, not with the output
+
+
+def test_hypercolumns_lie_in_the_middle_of_cells_of_four_pixels():
+    def ramp(scale):
+        """Maps whose values are the places of their middles, in pixels."""
+        places = (torch.arange(64 // scale) + 0.5) * scale
+        return torch.stack([places[:, None].expand(-1, len(places)), places.expand(len(places), -1)])[None]
+
+    names = ("relu1_2", "relu2_1", "relu3_3", "relu4_1")
+    columns = hypercolumns({name: 2 * ramp(scale) for name, scale in zip(names, (1, 2, 4, 8), strict=True)}, names)
+    middles = torch.arange(16) * 4 + 2.0
+    for down, across in columns.unflatten(1, (4, 2))[0, :, :, 1:-1, 1:-1]:
+        assert_close(down[:, 0], middles[1:-1])
+        assert_close(across[0], middles[1:-1])
 
 
 class Octaves(nn.Module):
