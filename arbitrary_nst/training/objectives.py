@@ -181,7 +181,7 @@ class LocalObjective:
 def hypercolumns(maps: Maps, layers: Sequence[str]) -> Float[Tensor, "B D h w"]:
     """Layers of blocks 1 to 4 stacked in the middle of every cell of 4 x 4 pixels, each divided by its channels.
 
-    The maps are those of images of one size, H x W, which is a multiple of 8; h x w = H / 4 x W / 4.
+    The maps are those of images of one size, H x W; h x w = H / 4 x W / 4, less one where H or W is no multiple of 8.
     """
     stacked = []
     for layer in layers:
@@ -193,7 +193,8 @@ def hypercolumns(maps: Maps, layers: Sequence[str]) -> Float[Tensor, "B D h w"]:
         elif block == 4:
             features = F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
         stacked.append(features / features.shape[1])
-    return torch.cat(stacked, 1)
+    height, width = (min(features.shape[side] for features in stacked) for side in (2, 3))
+    return torch.cat([features[:, :, :height, :width] for features in stacked], 1)
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,12 @@ def test_hypercolumns_lie_in_the_middle_of_cells_of_four_pixels():
         assert_close(across[0], middles[1:-1])
 
 
+def test_half_a_crop_need_not_be_a_multiple_of_eight(networks):
+    pictures = torch.rand(2, 3, 72, 72)  # as --crop-size 72: octaves see 36
+    losses = OctavesObjective()(Octaves(0.5), networks["octaves"], pictures, pictures)
+    assert torch.isfinite(losses["neighbors"])
+
+
 class Octaves(nn.Module):
     """Paints every octave as `Tint` does, and remembers what it was given."""
 
