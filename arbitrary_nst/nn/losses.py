@@ -190,8 +190,8 @@ def relaxed_emd_loss(
         to_style = distances.min(2).indices  # along contiguous memory: several times as fast as across
         to_output = distances.mT.contiguous().min(2).indices
     style = style.expand(len(output), -1, -1)
-    forward = paired(output, _take(style, to_style)).mean(1)
-    backward = paired(_take(output, to_output), style).mean(1)
+    forward = paired(output, take_vectors(style, to_style)).mean(1)
+    backward = paired(take_vectors(output, to_output), style).mean(1)
     return torch.maximum(forward, backward).mean()
 
 
@@ -199,7 +199,7 @@ def nearest_neighbor_loss(output: Float[Tensor, "B N C"], style: Float[Tensor, "
     """Mean cosine distance from every output vector to its nearest style vector (Kolkin et al. 2022; "NNFM")."""
     with torch.no_grad():
         nearest = cosine_distance(output, style).min(2).indices
-    return paired_cosine_distance(output, _take(style.expand(len(output), -1, -1), nearest)).mean()
+    return paired_cosine_distance(output, take_vectors(style.expand(len(output), -1, -1), nearest)).mean()
 
 
 def self_similarity_loss(output: Float[Tensor, "B N C"], content: Float[Tensor, "B N C"]) -> Float[Tensor, ""]:
@@ -230,7 +230,7 @@ def _mean_covariance(vectors: Float[Tensor, "B N C"]) -> tuple[Float[Tensor, "B 
     return mean, (centered.mT @ centered).float() / vectors.shape[1]
 
 
-def _take(vectors: Float[Tensor, "B M C"], index: Int[Tensor, "B N"]) -> Float[Tensor, "B N C"]:
+def take_vectors(vectors: Float[Tensor, "B M C"], index: Int[Tensor, "B N"]) -> Float[Tensor, "B N C"]:
     """Vector index[b, n] of sample b."""
     return vectors.gather(1, index[:, :, None].expand(-1, -1, vectors.shape[2]))
 

@@ -28,6 +28,7 @@ from arbitrary_nst.nn.losses import (
     sample_positions,
     sample_structure,
     self_similarity_loss,
+    take_vectors,
     total_variation,
     vectors_at,
 )
@@ -173,8 +174,7 @@ class LocalObjective:
         with torch.no_grad():
             centered = (vectors - vectors.mean(1, keepdim=True) for vectors in (vectors_at(photo, places), painting))
             nearest = cosine_distance(*centered).min(2).indices
-        painting = painting.expand(len(nearest), -1, -1)
-        targets = painting.gather(1, nearest[:, :, None].expand(-1, -1, painting.shape[2]))
+        targets = take_vectors(painting.expand(len(nearest), -1, -1), nearest)
         return paired_cosine_distance(vectors_at(ours, places), targets).mean()
 
 

@@ -38,7 +38,7 @@ STYLE = [moment_loss, gram_loss, relative_moment_loss, relative_gram_loss]
 OF_SETS = {
     *("cosine_distance", "euclidean_distance", "paired_cosine_distance", "paired_euclidean_distance"),
     *("relaxed_emd_loss", "nearest_neighbor_loss", "self_similarity_loss", "covariance_loss"),
-    *("sample_positions", "sample_structure", "vectors_at"),
+    *("sample_positions", "sample_structure", "vectors_at", "take_vectors"),
 }
 """Tested in test_set_losses.py."""
 

@@ -15,6 +15,7 @@ from arbitrary_nst.nn.losses import (
     sample_positions,
     sample_structure,
     self_similarity_loss,
+    take_vectors,
     vectors_at,
 )
 
@@ -161,6 +162,12 @@ def test_vectors_at_positions_of_every_sample():
     found = vectors_at(features, torch.tensor([[7, 0], [1, 19]]))
     assert_close(found[1], features[1, :, [0, 3], [1, 4]].T)
     assert_close(found[0], vectors_at(features, torch.tensor([7, 0]))[0])
+
+
+def test_vectors_are_taken_from_each_sample_by_its_own_indices():
+    vectors = torch.arange(12.0).view(2, 3, 2)
+    taken = take_vectors(vectors, torch.tensor([[2, 2], [0, 1]]))
+    assert taken.tolist() == [[[4, 5], [4, 5]], [[6, 7], [8, 9]]]
 
 
 def test_vectors_at_positions():
